@@ -1,0 +1,165 @@
+"""The commands. Each parses its options, calls one function of the engine, prints what it returns, exits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migrate.cli import printing, show, show_plan
+from migrate.cli.options import (
+    ConfigOption,
+    FuncOption,
+    JsonOption,
+    LogFormatOption,
+    QuietOption,
+    SourceOption,
+    common,
+)
+from migrate.config import DEFAULT_PATH
+from migrate.engine import init as init_engine
+from migrate.engine.drain import DrainOptions
+from migrate.engine.plan import plan as engine_plan
+from migrate.engine.rehearse import rehearse as engine_rehearse
+from migrate.engine.run import run as engine_run
+from migrate.engine.stopping import stop_on_signals
+from migrate.engine.where import where as engine_where
+from migrate.errors import UsageError
+from migrate.resque.dialects import Dialect
+
+
+def register(app: typer.Typer) -> None:
+    """Add all commands to the application, in the order in which an operator meets them."""
+    for command in (init, plan, rehearse, run, where):
+        app.command()(command)
+
+
+def init(
+    context: typer.Context,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME=URL", help="A Qudo database; can be given several times."),
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="URL", help="The Redis for Resque.")] = None,
+    namespace: Annotated[str, typer.Option(help="Resque's namespace.")] = "resque",
+    dialect: Annotated[Dialect, typer.Option(help="Whose workers will run the jobs.")] = Dialect.PERL,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file when it is there.")] = False,
+    create_tables: Annotated[bool, typer.Option(help="Create our tables where they lack.")] = True,
+    print_ddl: Annotated[bool, typer.Option("--print-ddl", help="Only print DDL and grants for a DBA.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Look at the sources and write a commented qudo-migrate.toml, with a route for each func."""
+    options = common(context, config, json, quiet, log_format)
+    path = options.config or Path(DEFAULT_PATH)
+    if print_ddl:
+        configured = options.load().source if not source and path.exists() else ()
+        typer.echo(init_engine.printed_ddl(init_engine.given_sources(source) if source else configured))
+        return
+    if not source or not target:
+        raise UsageError(
+            "init needs --source NAME=URL (one or more) and --target URL",
+            advice="e.g. qudo-migrate init --source main=mysql+pymysql://qudo:'${QUDO_PASSWORD}'@db1/qudo"
+            " --target redis://127.0.0.1:6379/0",
+        )
+    result = init_engine.init(
+        source, target, path, namespace=namespace, dialect=dialect, force=force, create=create_tables
+    )
+    if options.json:
+        printing.print_json(result)
+    else:
+        show_plan.show_init(result)
+    raise typer.Exit(result.exit_status)
+
+
+def plan(
+    context: typer.Context,
+    func: FuncOption = None,
+    source: SourceOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Say what would move and how, and what stands in the way. Writes nothing."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    result = engine_plan(configuration, configuration.only_sources(source or ()), func, options.reporter())
+    if options.json:
+        printing.print_json(result)
+    else:
+        show_plan.show_plan(result)
+    raise typer.Exit(result.exit_status)
+
+
+def rehearse(
+    context: typer.Context,
+    func: FuncOption = None,
+    source: SourceOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Do the whole migration into a scratch namespace, compare it with Qudo, and remove it. Moves nothing."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    reporter = options.reporter()
+    with stop_on_signals(lambda: reporter.says("stopping after the batch in hand")) as stop:
+        result = engine_rehearse(configuration, configuration.only_sources(source or ()), func, stop, reporter)
+    if options.json:
+        printing.print_json(result)
+    else:
+        show.show_rehearsal(result)
+    raise typer.Exit(result.exit_status)
+
+
+def run(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; write nothing anywhere.")] = False,
+    func: FuncOption = None,
+    source: SourceOption = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Move at most so many jobs of each source.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="At most so many jobs in one move.")] = None,
+    in_flight_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for jobs that workers hold.")] = 0.0,
+    retry_for: Annotated[float, typer.Option(min=0, help="Seconds to wait for a server that goes away.")] = 300.0,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Move every waiting job of all sources into Resque, once. Safe to stop and to run again at any time."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    wanted = DrainOptions(func, limit, batch_size, in_flight_wait, retry_for)
+    reporter = options.reporter()
+    with stop_on_signals(lambda: reporter.says("stopping: the batch in hand is finished first")) as stop:
+        result = engine_run(
+            configuration, configuration.only_sources(source or ()), wanted, stop, reporter, dry_run=dry_run
+        )
+    if options.json:
+        printing.print_json(result)
+    else:
+        show.show_run(result)
+    raise typer.Exit(result.exit_status)
+
+
+def where(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="SOURCE:ID", help="A Qudo job, e.g. main:123.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Tell the story of one job: its row, its crossing, and where Resque has it. Writes nothing."""
+    options = common(context, config, json, quiet, log_format)
+    story = engine_where(options.load(), job)
+    if options.json:
+        printing.print_json(story)
+    else:
+        show.show_story(story)
+    raise typer.Exit(0 if story.state != "unknown" else 1)

@@ -1,0 +1,120 @@
+"""Choosing what moves: reads free rows in Qudo's order, translates them, cuts them into chunks. Writes nothing.
+
+A drain moves the chunks; a dry run and a rehearsal look at the very same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from migrate.engine.batches import Batches
+from migrate.engine.pacing import CHUNK_BYTES, ChunkSize
+from migrate.engine.results import Tally, UntranslatableJob
+from migrate.engine.routing import Routing
+from migrate.engine.stopping import Stop
+from migrate.errors import Untranslatable
+from migrate.jobs import Identity, ResqueJob
+from migrate.qudo import reading
+from migrate.qudo.moving import Candidate
+from migrate.qudo.reading import FreeRows, Row
+from migrate.qudo.serializers import Finding
+from migrate.qudo.source import Source
+
+
+class Prepared(NamedTuple):
+    """A row that would move, and what Resque would get."""
+
+    candidate: Candidate
+    job: ResqueJob
+    func: str
+    findings: tuple[Finding, ...]
+    arg: bytes | None
+
+
+class Chooser:
+    """Chooses the rows of one source, pass after pass."""
+
+    def __init__(
+        self,
+        source: Source,
+        routing: Routing,
+        batches: Batches,
+        size: ChunkSize,
+        tally: Tally,
+        stop: Stop,
+        *,
+        together: bool = False,
+    ) -> None:
+        """`together`: rows with a uniqkey need no chunk of their own, since nothing is moved."""
+        self._source = source
+        self._routing = routing
+        self._batches = batches
+        self._size = size
+        self._tally = tally
+        self._stop = stop
+        self._together = together
+        self.decisions: dict[int, str] = {}  #: the texts of all decisions met, by id
+        self.limit_reached = False
+
+    def chunks(self, limit: int | None) -> Iterator[list[Prepared]]:
+        """One pass: translated rows in Qudo's order, in chunks bounded in rows and bytes, each within one batch.
+
+        At most `limit` rows. Rows that can't be translated go into the tally. Ends early when a stop is requested.
+        """
+        with self._source.reading() as connection:
+            live_funcs = reading.recent_funcs(connection, self._source.now(connection))
+        chunk: list[Prepared] = []
+        chunk_bytes = 0  # of args
+        left = limit
+        for row, now in self._rows():
+            if left is not None and left <= 0:
+                self.limit_reached = True
+                break
+            self._batches.room()
+            alone = self._goes_alone(row, live_funcs)
+            other_batch = bool(chunk) and chunk[0].job.identity.batch != self._batches.batch
+            if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
+                yield chunk
+                chunk, chunk_bytes = [], 0
+            prepared = self._prepare(row, now)
+            if prepared is None:
+                continue
+            chunk.append(prepared)
+            chunk_bytes += row.arg_bytes
+            left = None if left is None else left - 1
+            if alone or len(chunk) >= self._size.rows:
+                yield chunk
+                chunk, chunk_bytes = [], 0
+        if chunk:
+            yield chunk
+
+    def _rows(self) -> Iterator[tuple[Row, int]]:
+        """Free rows in Qudo's order, each with the server's second at which it was read."""
+        walk = FreeRows(self._source, self._routing.selection)
+        while rows := walk.page(self._size.rows):
+            for row in rows:
+                if self._stop.requested:
+                    return
+                yield row, walk.now
+
+    def _goes_alone(self, row: Row, live_funcs: set[int]) -> bool:
+        """A row with a uniqkey whose func apps still enqueue: a larger move makes an app a deadlock's victim (seen)."""
+        return not self._together and row.func_id in live_funcs and self._routing.keeps_unique(row)
+
+    def _prepare(self, row: Row, now: int) -> Prepared | None:
+        """Translate one row; None when it stays. Nothing of it reaches the outbox unless it translates."""
+        if self._routing.held_state(row, now) is not None:
+            return None
+        arg = reading.whole_arg(self._source, row)
+        identity = Identity(self._batches.batch, self._batches.take())
+        try:
+            translator, translation = self._routing.translate(row, arg, identity, now)
+        except Untranslatable as error:
+            name = self._routing.name(row.func_id)
+            self._tally.list_untranslatable(UntranslatableJob(self._source.name, row.id, name, error.message))
+            return None
+        decision = translator.decision
+        self.decisions.setdefault(decision.id, decision.text)
+        candidate = Candidate(row, identity.seq, decision.id, self._routing.keeps_unique(row))
+        return Prepared(candidate, translation.job, decision.func, translation.findings, arg)

@@ -1,0 +1,154 @@
+"""The hand-off of what a source has moved, and recovery: finding undelivered rows by what they are.
+
+Reads the outbox, asks the ledger, pushes through the hand-off script. Writes to the source only to drop chunk records
+whose every bit is set and durable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from migrate.engine import binding as pair
+from migrate.engine.routing import Routing
+from migrate.errors import Contention, MigrateError, OpenTransactions, Refused, Untranslatable
+from migrate.jobs import ResqueJob
+from migrate.qudo import binding, leasing, outbox
+from migrate.qudo.binding import Binding
+from migrate.qudo.outbox import Chunk, OutboxRow
+from migrate.qudo.source import Source
+from migrate.resque import durability, ledger
+from migrate.resque.handoff import HandedOff, HandOff
+from migrate.resque.target import Target
+
+#: Bytes of args that recovery holds at a time.
+RECOVERY_BYTES = 4 * 1024 * 1024
+
+
+class Recovered(NamedTuple):
+    """A chunk that recovery met, complete now, and how many of its jobs were new to Redis."""
+
+    record: Chunk
+    pushed: int
+
+
+class Delivery:
+    """Carries one source's outbox rows to one target. Safe to repeat and side by side: the bit is the arbiter."""
+
+    def __init__(self, source: Source, target: Target, routing: Routing) -> None:
+        self._source = source
+        self._target = target
+        self._routing = routing
+        self._hand_off = HandOff(target, source.name)
+        self._lock = threading.Lock()
+        self._delivered: list[Chunk] = []
+        self.undeliverable: dict[str, str] = {}  #: identity -> why a moved row could not be made into a payload
+
+    def push(self, jobs: Sequence[ResqueJob], held: Binding) -> HandedOff:
+        """Hand off jobs of one batch, in order."""
+        if not jobs:
+            return HandedOff(0, 0)
+        with pair.named(self._source):
+            return self._hand_off.push(jobs, target_id=held.target_id or "", beat=held.beat)
+
+    def delivered(self, record: Chunk) -> None:
+        """Remember that all of this chunk is handed off: its record goes once that is durable."""
+        with self._lock:
+            self._delivered.append(record)
+
+    def recover(self) -> Iterator[Recovered]:
+        """Hand off whatever a crash, a lost Redis second or another migrator left, the oldest move first.
+
+        Part of every pass: at start, after each fault, and in the last look.
+        """
+        if not self._source.facts().transactional:
+            leasing.settle(self._source)
+        with self._lock:
+            self._delivered = []
+        self.undeliverable = {}
+        with self._source.reading() as connection:
+            records = outbox.chunks_in_order(connection)
+        for record in records:
+            if record.state is outbox.ChunkState.MOVING:
+                continue  # another migrator is at it, or has just died: the next pass settles it
+            pushed = 0
+            if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) < record.jobs:
+                pushed = self._redeliver(record)
+            self.delivered(record)
+            yield Recovered(record, pushed)
+
+    def _redeliver(self, record: Chunk) -> int:
+        """Push what the ledger lacks of a chunk; how many jobs were new to Redis."""
+        done = ledger.delivered(self._target, record.batch, record.first_seq, record.last_seq)
+        pushed = 0
+        with self._source.reading() as connection:
+            for rows in outbox.chunk_rows(
+                self._source, connection, record, self._routing.names, max_bytes=RECOVERY_BYTES
+            ):
+                missing = [row for row in rows if row.identity.seq not in done]
+                held = binding.read(connection)
+                decisions = outbox.read_decisions(connection, {row.decision for row in missing})
+                now = self._source.now(connection)
+                connection.rollback()
+                jobs = [job for row in missing if (job := self._payload(row, decisions, now)) is not None]
+                pushed += self.push(jobs, held).pushed
+        return pushed
+
+    def _payload(self, row: OutboxRow, decisions: dict[int, str], now: int) -> ResqueJob | None:
+        """The payload of a moved row, from the raw row and the decision under which it moved."""
+        try:
+            return self._routing.translate_moved(row.job, decisions[row.decision], row.identity, now).job
+        except (Untranslatable, KeyError) as error:
+            # It translated when it moved, so this is damage or another version: said loudly, never dropped.
+            reason = error.message if isinstance(error, MigrateError) else "its decision is missing"
+            self.undeliverable[row.identity.text] = reason
+            return None
+
+    def undelivered(self) -> int:
+        """A last, locking look: how many chunks, open transactions' included, aren't delivered.
+
+        Raises OpenTransactions when one stays open for longer than a second.
+        """
+        missing = 0
+        page: list[Chunk] = []
+        while True:
+            try:
+                with self._source.last_look() as connection:
+                    page = outbox.chunks(connection, behind=page[-1] if page else None, locking=True)
+            except Contention as error:
+                raise OpenTransactions(
+                    f"source {self._source.name}: open transactions hold moved or enqueued jobs",
+                    advice="run again, or follow",
+                ) from error
+            for record in page:
+                done = ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq)
+                missing += done < record.jobs
+            if not page:
+                return missing
+
+    def forget_durable(self) -> bool:
+        """Delete the records of delivered chunks behind a durable fence; False when this Redis gives no such proof.
+
+        Without it nothing is lost: later runs look at those chunks once more. May take some seconds.
+        """
+        with self._lock:
+            delivered, self._delivered = self._delivered, []
+        if not delivered or self.undeliverable:
+            return True
+        try:
+            durability.fence(self._target)
+        except Refused:
+            return False
+        outbox.discard_chunks(self._source, delivered)
+        return True
+
+
+def count_undelivered(source: Source, target: Target) -> int:
+    """How many moved jobs the ledger doesn't have yet. Writes nothing."""
+    with source.reading() as connection:
+        records = outbox.chunks_in_order(connection)
+    return sum(
+        record.jobs - ledger.count_delivered(target, record.batch, record.first_seq, record.last_seq)
+        for record in records
+    )

@@ -1,0 +1,221 @@
+"""Draining one source: recover, move what is free, hand off, until a last look finds nothing.
+
+The only module that knows the order of the steps. Every fault ends the pass; the next one begins with recovery, so
+nothing is ever settled from memory.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+
+from migrate.config import Config
+from migrate.engine import over
+from migrate.engine.batches import Batches
+from migrate.engine.choosing import Chooser, Prepared
+from migrate.engine.delivery import Delivery
+from migrate.engine.pacing import DEFAULT_CAP, SMALL_CAP, ChunkSize
+from migrate.engine.patience import Patience
+from migrate.engine.reporters import Reporter
+from migrate.engine.results import Tally
+from migrate.engine.routing import Routing, RowState
+from migrate.engine.settling import Settling
+from migrate.engine.stopping import Stop
+from migrate.engine.survey import Survey
+from migrate.errors import Interrupted, OpenTransactions, Refused, Unavailable
+from migrate.qudo import leasing, moving, outbox
+from migrate.qudo.moving import Moved, chunk_of
+from migrate.qudo.outbox import Chunk
+from migrate.qudo.pending import Waiter
+from migrate.qudo.source import Source
+from migrate.resque.target import Target
+
+#: Seconds between two tries while rows are in flight or wait.
+IN_FLIGHT_PAUSE_SECONDS = 1.0
+#: Seconds between two fences behind which records of delivered chunks are dropped.
+FENCE_EVERY_SECONDS = 30.0
+#: Last looks that may find newly enqueued jobs before the run gives up: apps that never pause need `follow`.
+MOST_LOOKS = 30
+
+
+class DrainOptions(msgspec.Struct, frozen=True):
+    """What the operator asked for. Times are seconds; None: no limit."""
+
+    func_glob: str | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    in_flight_wait: float = 0.0
+    retry_for: float = 300.0
+
+
+class Drain:
+    """One source's drain. `run` is called once, in a thread of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        config: Config,
+        options: DrainOptions,
+        tally: Tally,
+        stop: Stop,
+        reporter: Reporter,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._options = options
+        self._tally = tally
+        self._stop = stop
+        self._reporter = reporter
+        self._routing = Routing(source, config, options.func_glob)
+        self._delivery = Delivery(source, target, self._routing)
+        self._batches = Batches()
+        self._settling = Settling(tally)
+        self._patience = Patience(options.retry_for, stop, lambda reason: reporter.waits(source.name, reason))
+        self._move = moving.move if source.facts().transactional else leasing.move
+        cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
+        self._size = ChunkSize(cap)
+        self._chooser = Chooser(source, self._routing, self._batches, self._size, tally, stop)
+        self._fenced_at = time.monotonic()
+
+    def run(self) -> None:
+        """Drain until the last look finds nothing.
+
+        Raises OpenTransactions, Interrupted (after the batch in hand), Refused, and the server's errors once
+        `retry_for` is over. Whatever is raised, nothing is lost: the next run goes on.
+        """
+        deadline = time.monotonic() + self._options.in_flight_wait
+        looks = 0
+        while True:
+            try:
+                self._recover()
+                self._pass()
+                left = self._last_look()
+            except Unavailable as error:
+                self._after_fault(error)
+                continue
+            self._patience.succeeded()
+            if left.movable and not self._chooser.limit_reached:
+                looks += 1
+                if looks >= MOST_LOOKS:
+                    raise OpenTransactions(
+                        f"source {self._source.name}: apps enqueue faster than a run can end",
+                        advice="run again at a quieter time, or follow",
+                    )
+            elif left.released == 0 and not self._waits_for_workers(left, deadline):
+                break
+        self._finish()
+
+    def _after_fault(self, error: Unavailable) -> None:
+        """Forget all that memory says of rows and connections, and wait before the next try."""
+        self._source.forget_connections()
+        self._batches.renew()
+        self._patience.failed(error)
+
+    def _recover(self) -> None:
+        """Finish what this or another process left half done."""
+        self._routing.refresh()
+        for recovered in self._delivery.recover():
+            self._settling.recovered(recovered.record, recovered.pushed, lambda: self._moved_seqs(recovered.record))  # noqa: B023
+            self._patience.succeeded()
+
+    def _moved_seqs(self, record: Chunk) -> set[int]:
+        with self._source.reading() as connection:
+            return outbox.moved_seqs(connection, record)
+
+    def _finish(self) -> None:
+        if self._delivery.undeliverable:
+            identity, reason = next(iter(self._delivery.undeliverable.items()))
+            raise Refused(
+                f"source {self._source.name}: {len(self._delivery.undeliverable)} moved jobs can't be handed off,"
+                f" the first is {identity}: {reason}",
+                advice="they are safe in qudo_migrate_outbox; use the version of qudo-migrate that moved them",
+            )
+        self._delivery.forget_durable()
+
+    # -- one pass: read, translate, move, hand off, each step overlapping the next one's work --
+
+    def _pass(self) -> None:
+        """Move and hand off all rows that are free now, in Qudo's order."""
+        self._tally.forget_left()
+        limit = None if self._options.limit is None else self._options.limit - self._tally.moved_total
+        with ThreadPoolExecutor(1) as mover, ThreadPoolExecutor(1) as pusher, ThreadPoolExecutor(1) as sweeper:
+            moves: Future[tuple[list[Prepared], Moved]] | None = None
+            pushes: Future[None] | None = None
+            for chunk in self._chooser.chunks(limit):
+                if moves is not None:
+                    pushes = self._after_move(moves, pushes, pusher)
+                moves = mover.submit(self._move_chunk, chunk)
+                if time.monotonic() - self._fenced_at > FENCE_EVERY_SECONDS:
+                    self._fenced_at = time.monotonic()
+                    sweeper.submit(self._delivery.forget_durable)
+            if moves is not None:
+                pushes = self._after_move(moves, pushes, pusher)
+            if pushes is not None:
+                pushes.result()
+        if self._stop.requested:
+            raise Interrupted(f"source {self._source.name}: stopped; the batch in hand was finished")
+
+    def _after_move(
+        self,
+        moves: Future[tuple[list[Prepared], Moved]],
+        pushes: Future[None] | None,
+        pusher: ThreadPoolExecutor,
+    ) -> Future[None]:
+        gone, moved = moves.result()
+        if pushes is not None:
+            pushes.result()  # order within each queue: one push after the other
+        return pusher.submit(self._push_chunk, gone, moved)
+
+    def _move_chunk(self, chunk: list[Prepared]) -> tuple[list[Prepared], Moved]:
+        started = time.monotonic()
+        self._settling.move_begins(chunk)
+        candidates = [each.candidate for each in chunk]
+        moved = self._move(self._source, chunk[0].job.identity.batch, candidates, self._chooser.decisions)
+        self._size.took(len(chunk), time.monotonic() - started)
+        return self._settling.moved(chunk, moved.seqs), moved
+
+    def _push_chunk(self, gone: list[Prepared], moved: Moved) -> None:
+        if not gone:
+            return
+        self._delivery.push([each.job for each in gone], moved.binding)
+        self._settling.pushed(gone)
+        self._delivery.delivered(chunk_of(gone[0].job.identity.batch, [each.candidate.seq for each in gone]))
+        self._reporter.advanced(self._source.name, len(gone))
+        self._patience.succeeded()
+
+    # -- the end --
+
+    def _last_look(self) -> _Left:
+        """Look at all that is left with locks; free the uniqkeys of jobs that are over."""
+        limited = self._chooser.limit_reached
+        survey = Survey(self._source, self._routing, self._tally, self._stop, locking=not limited)
+        movable = 0
+        waiters: list[Waiter] = []
+        for seen in survey:
+            movable += seen.state is RowState.NOT_MOVED
+            if seen.waiter is not None and len(waiters) < over.MOST_WAITERS:
+                waiters.append(seen.waiter)
+        if limited:
+            self._tally.left["kept"] += self._tally.left.pop("not_moved", 0)
+        movable += self._delivery.undelivered()
+        released = over.release_over(self._source, self._target, self._routing, waiters) if waiters else 0
+        return _Left(movable, released, self._tally.left["in_flight"] + self._tally.left["waiting"])
+
+    def _waits_for_workers(self, left: _Left, deadline: float) -> bool:
+        """Whether to try again for rows that workers hold or that wait for their key, after a pause."""
+        if not left.not_free or time.monotonic() >= deadline:
+            return False
+        self._reporter.waits(self._source.name, f"{left.not_free} jobs in flight or waiting for their uniqkey")
+        if self._stop.wait(min(IN_FLIGHT_PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
+            raise Interrupted(f"source {self._source.name}: stopped while waiting for jobs in flight")
+        return True
+
+
+class _Left(NamedTuple):
+    movable: int
+    released: int
+    not_free: int

@@ -1,0 +1,133 @@
+"""Whom the engine tells what it does. The base does nothing; bars, lines and silence differ by what they override."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+from tqdm import tqdm
+
+
+class Reporter:
+    """Hears of progress; methods may be called from several threads. This one keeps silent."""
+
+    def source_started(self, source: str, expected: int) -> None:
+        """Work on a source begins; about `expected` jobs are to be done (0: unknown)."""
+
+    def advanced(self, source: str, jobs: int) -> None:
+        """So many more jobs are done."""
+
+    def waits(self, source: str, reason: str) -> None:
+        """The source waits for this reason; an empty one: it goes on."""
+
+    def says(self, message: str) -> None:
+        """A line worth reading."""
+
+    def source_ended(self, source: str) -> None:
+        """Work on a source is over."""
+
+    def close(self) -> None:
+        """Nothing will be said any more."""
+
+
+class LineReporter(Reporter):
+    """Plain lines, for logs and pipes: messages, reasons for waiting, and progress now and then."""
+
+    #: Seconds between two lines of progress of one source.
+    EVERY_SECONDS = 10.0
+
+    def __init__(self, stream: TextIO | None = None, *, as_json: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._as_json = as_json
+        self._lock = threading.Lock()
+        self._done: dict[str, int] = {}
+        self._expected: dict[str, int] = {}
+        self._last: dict[str, float] = {}
+        self._reason: dict[str, str] = {}
+
+    def source_started(self, source: str, expected: int) -> None:
+        """Remember what is expected."""
+        self._done[source], self._expected[source] = 0, expected
+        self._last[source] = time.monotonic()
+
+    def advanced(self, source: str, jobs: int) -> None:
+        """Print a line when the last one is old enough."""
+        self._done[source] = self._done.get(source, 0) + jobs
+        if time.monotonic() - self._last.get(source, 0.0) >= self.EVERY_SECONDS:
+            self._last[source] = time.monotonic()
+            self.says(f"{source}: {self._done[source]:,} of about {self._expected.get(source, 0):,} jobs")
+
+    def waits(self, source: str, reason: str) -> None:
+        """Print each new reason once."""
+        kind = reason.partition("; waiting")[0]
+        if kind and kind != self._reason.get(source):
+            self.says(f"{source}: {reason}")
+        elif not kind and self._reason.get(source):
+            self.says(f"{source}: goes on")
+        self._reason[source] = kind
+
+    def says(self, message: str) -> None:
+        """Print the line, with the time where machines read it."""
+        line = message
+        if self._as_json:
+            line = msgspec.json.encode({"time": datetime.now(UTC), "message": message}).decode()
+        with self._lock:
+            print(line, file=self._stream, flush=True)
+
+
+class BarReporter(Reporter):
+    """A tqdm bar for each source: jobs, jobs/s, time left, and why it waits if it does. For terminals."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._bars: dict[str, tqdm[Any]] = {}
+        self._lock = threading.Lock()
+
+    def source_started(self, source: str, expected: int) -> None:
+        """Open the source's bar."""
+        with self._lock:
+            if source not in self._bars:
+                self._bars[source] = tqdm(
+                    total=expected or None,
+                    desc=source,
+                    unit=" jobs",
+                    file=self._stream,
+                    position=len(self._bars),
+                    dynamic_ncols=True,
+                    mininterval=0.2,
+                )
+
+    def advanced(self, source: str, jobs: int) -> None:
+        """Move the bar."""
+        bar = self._bars.get(source)
+        if bar is not None:
+            if bar.total is not None and bar.n + jobs > bar.total:
+                bar.total = bar.n + jobs  # apps go on enqueuing
+            bar.update(jobs)
+
+    def waits(self, source: str, reason: str) -> None:
+        """Show the reason behind the bar."""
+        bar = self._bars.get(source)
+        if bar is not None:
+            bar.set_postfix_str(reason, refresh=True)
+        elif reason:
+            self.says(f"{source}: {reason}")
+
+    def says(self, message: str) -> None:
+        """Print above the bars."""
+        tqdm.write(message, file=self._stream)
+
+    def source_ended(self, source: str) -> None:
+        """Draw the bar a last time."""
+        bar = self._bars.get(source)
+        if bar is not None:
+            bar.set_postfix_str("", refresh=True)
+
+    def close(self) -> None:
+        """Leave the bars as they are and go below them."""
+        for bar in self._bars.values():
+            bar.close()

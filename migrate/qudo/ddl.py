@@ -1,0 +1,102 @@
+"""Our tables in a source: their DDL, and their creation where they lack.
+
+Writes to the source only in `create_tables`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, MetaData, Table, inspect, text
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.schema import CreateTable
+
+from migrate.errors import RightsError, SchemaError
+from migrate.qudo import tables
+from migrate.qudo.source import Source
+
+#: What the account of the migration needs on a MySQL source, for a DBA.
+GRANTS = (
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON `{database}`.* TO {account};",
+    "GRANT CREATE ON `{database}`.* TO {account};  -- not needed once the tables above exist",
+)
+
+
+def statements(source: Source | None, *, engine: str | None = "InnoDB", key_charset: str | None = None) -> list[str]:
+    """CREATE TABLE statements of our tables, for the dialect of `source` (MySQL's when None).
+
+    `key_charset`: character set and collation clause of `job.uniqkey`, which the pending keys must share.
+    """
+    dialect = sqlite.dialect() if source is not None and source.is_sqlite else mysql.dialect()
+    result = []
+    for table in tables.ours.sorted_tables:
+        statement = str(CreateTable(_for_engine(table, engine), if_not_exists=True).compile(dialect=dialect)).strip()
+        if key_charset and table is tables.pending:
+            statement = statement.replace("pending_key VARCHAR(255)", f"pending_key VARCHAR(255) {key_charset}")
+        result.append("\n".join(line.rstrip() for line in statement.splitlines()))
+    return result
+
+
+def _for_engine(table: Table, engine: str | None) -> Table:
+    copy = table.to_metadata(MetaData())
+    if engine:
+        copy.dialect_options["mysql"]["engine"] = engine
+        copy.dialect_options["mysql"]["default_charset"] = "utf8mb4"
+    return copy
+
+
+def lacking(source: Source) -> list[str]:
+    """The names of our tables that the source doesn't have."""
+    with source.reading() as connection:
+        found = set(inspect(connection).get_table_names())
+    return [table.name for table in tables.ours.sorted_tables if table.name not in found]
+
+
+def create_tables(source: Source) -> None:
+    """Create our tables where they lack. Safe to repeat and side by side. Raises RightsError, naming the way out."""
+    absent = lacking(source)
+    if not absent:
+        return
+    ddl = own_ddl(source)
+    try:
+        with source.writing() as connection:
+            for statement in ddl:
+                connection.execute(text(statement))
+    except RightsError as error:
+        raise RightsError(
+            f"source {source.name}: no right to create {', '.join(absent)}: {error.message.partition(': ')[2]}",
+            advice="have a DBA run what `qudo-migrate init --print-ddl` prints",
+        ) from error
+
+
+def own_ddl(source: Source) -> list[str]:
+    """The statements for exactly this source: its engine, and the collation of its `job.uniqkey`."""
+    facts = source.facts()
+    charset = None
+    if not source.is_sqlite:
+        with source.reading() as connection:
+            charset = _key_charset(source, connection)
+    return statements(source, engine=facts.our_engine, key_charset=charset)
+
+
+def for_dba(source: Source | None) -> str:
+    """Our tables and the rights of the account, as a DBA runs them; MySQL's in general when `source` is None."""
+    if source is not None and source.is_sqlite:
+        return "\n\n".join(f"{statement};" for statement in own_ddl(source))
+    tables_ddl = statements(None) if source is None else own_ddl(source)
+    database = "qudo" if source is None else str(source.url.database)
+    account = "'qudo_migrate'@'%'" if source is None else f"'{source.url.username}'@'%'"
+    title = "-- our tables" if source is None else f"-- our tables in source {source.name}"
+    grants = [grant.format(database=database, account=account) for grant in GRANTS]
+    return "\n\n".join([title, *(f"{statement};" for statement in tables_ddl), "\n".join(grants)])
+
+
+def _key_charset(source: Source, connection: Connection) -> str:
+    row = connection.execute(
+        text(
+            "SELECT character_set_name, collation_name FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND table_name = 'job' AND column_name = 'uniqkey'"
+        )
+    ).first()
+    if row is None:
+        raise SchemaError(f"source {source.name}: table job has no column uniqkey")
+    # A shop may have made the column VARBINARY: then keys compare byte by byte, as `binary` does.
+    return f"CHARACTER SET {row[0]} COLLATE {row[1]}" if row[0] else "CHARACTER SET binary"

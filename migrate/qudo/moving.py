@@ -1,0 +1,144 @@
+"""The move: free rows leave `job` for the outbox in one short transaction. For InnoDB and SQLite.
+
+Reads and writes `job` and our own tables. Engines without transactions move as `leasing.py` says.
+
+A crash leaves nothing half done: the transaction is there or it isn't. A lost answer to COMMIT is settled by the next
+recovery, which reads the chunk records on a new connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Connection, LargeBinary, cast, delete, insert, literal, select
+
+from migrate.errors import Contention
+from migrate.qudo import binding, pending, tables
+from migrate.qudo.binding import Binding
+from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
+from migrate.qudo.picking import by_id, id_lists
+from migrate.qudo.reading import HEADER, Row, job
+from migrate.qudo.source import Source
+
+
+class Candidate(NamedTuple):
+    """A free row that translates, and where it would go."""
+
+    row: Row
+    seq: int
+    decision: int
+    unique: bool  #: its uniqkey is to be kept unique across the crossing
+
+
+class Moved(NamedTuple):
+    """What one move did."""
+
+    seqs: frozenset[int]  #: of the candidates that left `job`
+    waiting: tuple[pending.Waiter, ...]  #: rows that stay because their key is pending
+    binding: Binding  #: as the source remembered it in the same transaction
+
+
+def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions: Mapping[int, str]) -> Moved:
+    """Move candidates (in Qudo's order, seqs ascending) as one chunk; those that changed since they were read stay.
+
+    Raises Contention (nothing moved, try again) and Unavailable (unknown: recovery finds out).
+    """
+    by_job_id = {candidate.row.id: candidate for candidate in candidates}
+    ids = sorted(by_job_id)
+    with source.writing() as connection:
+        held = binding.read(connection)
+        unchanged = _lock_unchanged(source, connection, ids, by_job_id)
+        waiting = _waiting(source, connection, [key for key in unchanged if by_job_id[key].unique])
+        staying = {waiter.job_id for waiter in waiting}
+        leaving = [key for key in unchanged if key not in staying]
+        if leaving:
+            used = {by_job_id[key].decision for key in leaving}
+            record_decisions(connection, {key: decisions[key] for key in used})
+            record_chunk(source, connection, chunk_of(batch, [by_job_id[key].seq for key in leaving]))
+            for part in id_lists(source, leaving):
+                copy_rows(source, connection, batch, [by_job_id[key] for key in part])
+                _take_away(connection, part)
+    return Moved(frozenset(by_job_id[key].seq for key in leaving), tuple(waiting), held)
+
+
+def chunk_of(batch: int, seqs: Sequence[int], state: ChunkState = ChunkState.READY) -> Chunk:
+    """The record of a chunk of these seqs."""
+    return Chunk(batch, min(seqs), max(seqs), len(seqs), state)
+
+
+def unchanged_since_read(current: Sequence[object], read: Row) -> bool:
+    """Whether a row (its header columns) is still as it was when it was translated."""
+    return tuple(current) == (
+        read.id,
+        read.func_id,
+        read.uniqkey,
+        read.enqueue_time,
+        read.grabbed_until,
+        read.run_after,
+        read.retry_cnt,
+        read.priority,
+    )
+
+
+def _lock_unchanged(
+    source: Source, connection: Connection, ids: Sequence[int], by_job_id: Mapping[int, Candidate]
+) -> list[int]:
+    """Lock the rows by id and keep those that nobody changed or took; sorted by id."""
+    kept: list[int] = []
+    for part in id_lists(source, ids):
+        query = select(*HEADER).where(job.id.in_(part)).order_by(job.id).with_for_update()
+        kept += [
+            int(row[0]) for row in connection.execute(query) if unchanged_since_read(row, by_job_id[int(row[0])].row)
+        ]
+    return kept
+
+
+def _waiting(source: Source, connection: Connection, ids: Sequence[int]) -> list[pending.Waiter]:
+    found: list[pending.Waiter] = []
+    for part in id_lists(source, ids):
+        found += pending.waiters(connection, part)
+    return found
+
+
+def copy_rows(source: Source, connection: Connection, batch: int, candidates: Sequence[Candidate]) -> None:
+    """Copy rows (sorted by id, at most one list of them) into the outbox as they are, and hold their uniqkeys.
+
+    The bytes never leave the server: what is stored is what Qudo had. Raises Contention when a row is gone.
+    """
+    ids = [candidate.row.id for candidate in candidates]
+    seqs = [candidate.seq for candidate in candidates]
+    rows = select(
+        literal(batch, BigInteger),
+        by_id(source, ids, seqs).label("seq"),
+        by_id(source, ids, [candidate.decision for candidate in candidates]).label("decision"),
+        source.clock.label("moved_at"),
+        job.id,
+        job.func_id,
+        cast(job.arg, LargeBinary) if source.is_sqlite else job.arg,
+        cast(job.uniqkey, LargeBinary),
+        job.enqueue_time,
+        job.grabbed_until,
+        job.run_after,
+        job.retry_cnt,
+        job.priority,
+    ).where(job.id.in_(ids))
+    columns = [column.name for column in tables.outbox.columns]
+    copied = connection.execute(insert(tables.outbox).from_select(columns, rows)).rowcount
+    if copied != len(ids):
+        raise Contention(f"source {source.name}: {len(ids) - copied} rows vanished from under a lock")
+    unique = [candidate for candidate in candidates if candidate.unique and candidate.row.uniqkey is not None]
+    if unique:
+        pending.hold(
+            source,
+            connection,
+            batch,
+            [candidate.row.id for candidate in unique],
+            [candidate.seq for candidate in unique],
+        )
+
+
+def _take_away(connection: Connection, ids: Sequence[int]) -> None:
+    gone = connection.execute(delete(tables.job).where(job.id.in_(ids))).rowcount
+    if gone != len(ids):
+        raise Contention(f"{len(ids) - gone} rows vanished from under a lock")

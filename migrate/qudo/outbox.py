@@ -1,0 +1,201 @@
+"""The outbox: rows that have left `job`, until the purge; and the chunk records that tell what may be undelivered.
+
+Undelivered rows are found by what they are (a chunk record that stands), never by "id above the last seen".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, delete, func, insert, literal, or_, select, text
+
+from migrate.jobs import Identity, QudoJob
+from migrate.qudo import tables
+from migrate.qudo.source import Source
+
+outbox = tables.outbox.c
+chunk = tables.chunk.c
+
+
+class ChunkState(IntEnum):
+    """What a chunk's rows are."""
+
+    READY = 0  #: gone from `job`: may be handed off
+    MOVING = 1  #: copies of claimed rows that are still in `job` (engines without transactions): never handed off
+
+
+class Chunk(NamedTuple):
+    """The record of one move."""
+
+    batch: int
+    first_seq: int
+    last_seq: int
+    jobs: int
+    state: ChunkState
+
+
+class OutboxRow(NamedTuple):
+    """A moved job and the decision under which it moved."""
+
+    identity: Identity
+    decision: int
+    job: QudoJob
+
+
+def clock_us(source: Source) -> str:
+    """SQL for the server's clock in microseconds; it orders chunks of different processes."""
+    if source.is_sqlite:
+        return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+    return "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED)"
+
+
+def record_chunk(source: Source, connection: Connection, record: Chunk) -> None:
+    """Enter a chunk; part of the move's transaction."""
+    connection.execute(
+        insert(tables.chunk).values(
+            batch=record.batch,
+            first_seq=record.first_seq,
+            last_seq=record.last_seq,
+            jobs=record.jobs,
+            state=int(record.state),
+            moved_at_us=text(clock_us(source)),
+        )
+    )
+
+
+def record_decisions(connection: Connection, decisions: Mapping[int, str]) -> None:
+    """Store the decisions that are not there yet. Safe to repeat; a race for one id raises Contention."""
+    known = set(connection.execute(select(tables.decision.c.id).where(tables.decision.c.id.in_(decisions))).scalars())
+    missing = [{"id": key, "decision": value} for key, value in decisions.items() if key not in known]
+    if missing:
+        connection.execute(insert(tables.decision), missing)
+
+
+def read_decisions(connection: Connection, ids: Collection[int]) -> dict[int, str]:
+    """The texts of decisions by id."""
+    query = select(tables.decision.c.id, tables.decision.c.decision).where(tables.decision.c.id.in_(sorted(ids)))
+    return {int(row[0]): str(row[1]) for row in connection.execute(query)}
+
+
+def chunks(
+    connection: Connection, *, behind: Chunk | None = None, limit: int = 1000, locking: bool = False
+) -> list[Chunk]:
+    """Chunk records by primary key, a page at a time; `locking`: wait for those that open transactions wrote."""
+    query = (
+        select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state)
+        .order_by(chunk.batch, chunk.first_seq)
+        .limit(limit)
+    )
+    if behind is not None:
+        query = query.where(
+            or_(chunk.batch > behind.batch, and_(chunk.batch == behind.batch, chunk.first_seq > behind.first_seq))
+        )
+    if locking:
+        query = query.with_for_update(read=True)
+    return [_chunk(row) for row in connection.execute(query)]
+
+
+def chunks_in_order(connection: Connection) -> list[Chunk]:
+    """All chunk records, the oldest move first: the order in which their jobs must reach their queues."""
+    query = select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state).order_by(
+        chunk.moved_at_us, chunk.batch, chunk.first_seq
+    )
+    return [_chunk(row) for row in connection.execute(query)]
+
+
+def _chunk(row: Any) -> Chunk:
+    return Chunk(int(row[0]), int(row[1]), int(row[2]), int(row[3]), ChunkState(int(row[4])))
+
+
+def chunk_rows(
+    source: Source, connection: Connection, record: Chunk, names: Mapping[int, str], *, max_bytes: int
+) -> Iterator[list[OutboxRow]]:
+    """The rows of a chunk in order, in lists of at most about `max_bytes` of args (or one larger job)."""
+    sizes = select(outbox.seq, func.coalesce(func.length(outbox.arg), 0)).where(_within(record)).order_by(outbox.seq)
+    part: list[int] = []
+    total = 0
+    for seq, size in connection.execute(sizes).all():
+        if part and (total + size > max_bytes or len(part) >= 1000):
+            yield _rows(source, connection, record.batch, part, names)
+            part, total = [], 0
+        part.append(int(seq))
+        total += int(size)
+    if part:
+        yield _rows(source, connection, record.batch, part, names)
+
+
+def _within(record: Chunk) -> Any:
+    return and_(outbox.batch == record.batch, outbox.seq.between(record.first_seq, record.last_seq))
+
+
+def _rows(
+    source: Source, connection: Connection, batch: int, seqs: Sequence[int], names: Mapping[int, str]
+) -> list[OutboxRow]:
+    query = _row_query().where(outbox.batch == batch, outbox.seq.between(seqs[0], seqs[-1])).order_by(outbox.seq)
+    return [_outbox_row(source, row, names) for row in connection.execute(query)]
+
+
+def _row_query() -> Select[Any]:
+    return select(
+        outbox.batch,
+        outbox.seq,
+        outbox.decision,
+        outbox.job_id,
+        outbox.func_id,
+        outbox.arg,
+        outbox.uniqkey,
+        outbox.enqueue_time,
+        outbox.grabbed_until,
+        outbox.run_after,
+        outbox.retry_cnt,
+        outbox.priority,
+    )
+
+
+def _outbox_row(source: Source, row: Any, names: Mapping[int, str]) -> OutboxRow:
+    func_id = int(row[4])
+    record = QudoJob(source.name, row[3], func_id, names.get(func_id, ""), *row[5:12])
+    return OutboxRow(Identity(int(row[0]), int(row[1])), int(row[2]), record)
+
+
+def rows_of_job(source: Source, connection: Connection, job_id: int, names: Mapping[int, str]) -> list[OutboxRow]:
+    """Every outbox row that once had this Qudo id: ids come back. Reads the whole outbox (no index serves it)."""
+    query = _row_query().where(outbox.job_id == job_id)
+    return [_outbox_row(source, row, names) for row in connection.execute(query)]
+
+
+def rows_of(
+    source: Source, connection: Connection, identities: Sequence[Identity], names: Mapping[int, str]
+) -> list[OutboxRow]:
+    """The rows of these identities, those that are (still) there. At most some hundreds at a time."""
+    if not identities:
+        return []
+    query = _row_query().where(or_(*(and_(outbox.batch == each.batch, outbox.seq == each.seq) for each in identities)))
+    return [_outbox_row(source, row, names) for row in connection.execute(query)]
+
+
+def moved_seqs(connection: Connection, record: Chunk) -> set[int]:
+    """The seqs of a chunk's rows."""
+    return {int(seq) for seq in connection.execute(select(outbox.seq).where(_within(record))).scalars()}
+
+
+def discard_chunks(source: Source, settled: Sequence[Chunk]) -> None:
+    """Delete the records of chunks whose every bit is set and durable. Safe to repeat."""
+    for start in range(0, len(settled), 200):
+        part = settled[start : start + 200]
+        with source.writing() as connection:
+            connection.execute(
+                delete(tables.chunk).where(
+                    or_(*(and_(chunk.batch == each.batch, chunk.first_seq == each.first_seq) for each in part)),
+                    chunk.state == literal(int(ChunkState.READY)),
+                )
+            )
+
+
+def counts(connection: Connection) -> tuple[int, int]:
+    """Rows in the outbox, and jobs in chunks that have a record."""
+    rows = connection.execute(select(func.count()).select_from(tables.outbox)).scalar_one()
+    recorded = connection.execute(select(func.coalesce(func.sum(chunk.jobs), 0))).scalar_one()
+    return int(rows), int(recorded)

@@ -1,0 +1,64 @@
+"""uniqkeys of jobs that crossed and are not over: a second job under the key waits in `job`.
+
+The table's primary key arbitrates between moves and enqueues; it compares as `job.uniqkey` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Connection, and_, delete, insert, literal, select
+
+from migrate.jobs import Identity
+from migrate.qudo import tables
+from migrate.qudo.picking import by_id
+from migrate.qudo.source import Source
+
+job = tables.job.c
+pending = tables.pending.c
+
+
+class Waiter(NamedTuple):
+    """A row of `job` that waits, and the job that holds its key."""
+
+    job_id: int
+    func_id: int
+    holder: Identity
+
+
+_same_key = and_(pending.func_id == job.func_id, pending.pending_key == job.uniqkey)
+
+
+def waiters(connection: Connection, job_ids: Sequence[int]) -> list[Waiter]:
+    """Those of the rows whose key is pending. At most 1,000 ids."""
+    query = (
+        select(job.id, job.func_id, pending.batch, pending.seq)
+        .select_from(tables.job.join(tables.pending, _same_key))
+        .where(job.id.in_(job_ids))
+    )
+    return [Waiter(int(row[0]), int(row[1]), Identity(int(row[2]), int(row[3]))) for row in connection.execute(query)]
+
+
+def hold(source: Source, connection: Connection, batch: int, job_ids: Sequence[int], seqs: Sequence[int]) -> None:
+    """Mark the keys of these rows (sorted by id) as pending; part of the move's transaction.
+
+    Raises Contention when another mover or an enqueue was faster with one of the keys: nothing has moved then.
+    """
+    rows = select(
+        job.func_id, job.uniqkey, literal(batch, BigInteger), by_id(source, job_ids, seqs).label("seq")
+    ).where(job.id.in_(job_ids))
+    connection.execute(insert(tables.pending).from_select(["func_id", "pending_key", "batch", "seq"], rows))
+
+
+def release(connection: Connection, waiter: Waiter) -> None:
+    """Free the key that `waiter` waits for: its holder is over. Safe to repeat."""
+    key = select(job.uniqkey).where(job.id == waiter.job_id).scalar_subquery()
+    connection.execute(
+        delete(tables.pending).where(
+            pending.func_id == waiter.func_id,
+            pending.pending_key == key,
+            pending.batch == waiter.holder.batch,
+            pending.seq == waiter.holder.seq,
+        )
+    )

@@ -1,0 +1,42 @@
+"""SQL that gives each row of an id list its own value, in one statement and without window functions.
+
+MySQL 5.x has neither ROW_NUMBER nor a VALUES table; a long CASE is searched from its start for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, literal_column
+
+from migrate.qudo.source import Source
+
+#: Ids in one list. MariaDB turns lists of 1,000 and more into a join with a temporary table (seen).
+_IDS_PER_LIST = 900
+_IDS_PER_LIST_SQLITE = 100
+
+
+def id_lists(source: Source, ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut a sorted list of ids into lists that one statement can hold."""
+    size = _IDS_PER_LIST_SQLITE if source.is_sqlite else _IDS_PER_LIST
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+def by_id(source: Source, ids: Sequence[int], values: Sequence[int], column: str = "job.id") -> ColumnElement[Any]:
+    """SQL that is `values[i]` in the row whose `column` is `ids[i]`. `ids` are sorted and cover every row met.
+
+    MySQL: INTERVAL() finds the place by binary search, ELT() takes the value there.
+    """
+    if len(set(values)) == 1:
+        return literal_column(str(int(values[0])))
+    if source.is_sqlite:
+        cases = " ".join(f"WHEN {int(key)} THEN {int(value)}" for key, value in zip(ids, values, strict=True))
+        return literal_column(f"CASE {column} {cases} END")
+    if all(value - values[0] == place for place, value in enumerate(values)):
+        # MySQL wants INTERVAL() to have two arguments at least, which more than one value guarantees.
+        place = f"INTERVAL({column}, {','.join(map(str, ids))})"
+        return literal_column(f"({int(values[0]) - 1} + {place})")
+    place = f"INTERVAL({column}, {','.join(map(str, ids))})"
+    return literal_column(f"CAST(ELT({place}, {','.join(map(str, values))}) AS UNSIGNED)")

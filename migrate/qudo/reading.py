@@ -1,0 +1,227 @@
+"""Reading Qudo's tables without locks, in Qudo's order: priority descending, then id.
+
+Pages are key ranges (no OFFSET), each statement its own snapshot, bounded in rows and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, case, cast, func, null, or_, select, text
+
+from migrate.jobs import QudoJob
+from migrate.qudo import tables
+from migrate.qudo.source import Source
+
+job = tables.job.c
+
+#: Bytes of args that one page may bring along. An arg larger than its row's share is read by itself.
+PAGE_BYTES = 4 * 1024 * 1024
+
+#: Rows of a page, at most and at least, where the args' sizes decide.
+MOST_PAGE_ROWS = 10_000
+FEWEST_PAGE_ROWS = 50
+
+_uniqkey = cast(job.uniqkey, LargeBinary).label("uniqkey")
+_length = func.coalesce(func.length(job.arg), 0).label("arg_bytes")
+
+HEADER = (
+    job.id,
+    job.func_id,
+    _uniqkey,
+    job.enqueue_time,
+    job.grabbed_until,
+    job.run_after,
+    job.retry_cnt,
+    job.priority,
+)
+
+
+class Position(NamedTuple):
+    """How far a walk through the free rows has come: everything up to this row, in Qudo's order, was seen."""
+
+    priority: int
+    id: int
+
+
+class Row(NamedTuple):
+    """A row as a page holds it. `arg` is None for NULL, and for an arg too large to come along (`is_large`)."""
+
+    id: int
+    func_id: int
+    uniqkey: bytes | None
+    enqueue_time: int | None
+    grabbed_until: int
+    run_after: int
+    retry_cnt: int
+    priority: int
+    arg_bytes: int
+    arg: bytes | None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether `arg` must be read by `read_arg`."""
+        return self.arg is None and self.arg_bytes > 0
+
+    def job(self, source: str, func_name: str, arg: bytes | None) -> QudoJob:
+        """The record that goes on its way."""
+        return QudoJob(
+            source,
+            self.id,
+            self.func_id,
+            func_name,
+            arg,
+            self.uniqkey,
+            self.enqueue_time,
+            self.grabbed_until,
+            self.run_after,
+            self.retry_cnt,
+            self.priority,
+        )
+
+
+class Selection(NamedTuple):
+    """Which funcs a walk leaves out: `kept` always, `held` until they are due."""
+
+    kept: Collection[int]
+    held: Collection[int]
+
+
+def func_names(connection: Connection) -> dict[int, bytes]:
+    """Func id -> name, as stored."""
+    query = select(tables.func.c.id, cast(tables.func.c.name, LargeBinary))
+    return {int(row[0]): bytes(row[1]) for row in connection.execute(query)}
+
+
+def is_free(now: int) -> ColumnElement[bool]:
+    """Qudo's own condition: no lease, or one that is over by the server's clock."""
+    return job.grabbed_until <= now
+
+
+def _columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ...]:
+    """The columns of a page of `limit` rows: large args stay out, so that a page is bounded in bytes."""
+    # SQLite stores what it is given: an arg may be TEXT there.
+    column: ColumnElement[Any] = cast(job.arg, LargeBinary) if source.is_sqlite else job.arg
+    share = max(1024, PAGE_BYTES // limit)
+    return (*HEADER, _length, case((func.length(job.arg) <= share, column), else_=null()).label("arg"))
+
+
+def highest_priority(connection: Connection, below: int | None) -> int | None:
+    """The highest priority in the table, or the highest under `below`; None when there is none. An index look-up."""
+    query = select(func.max(job.priority))
+    if below is not None:
+        query = query.where(job.priority < below)
+    value = connection.execute(query).scalar_one()
+    return None if value is None else int(value)
+
+
+def free_rows(
+    source: Source, connection: Connection, position: Position, selection: Selection, now: int, limit: int
+) -> list[Row]:
+    """The next free rows of one priority behind `position`, by id; at most `limit` rows.
+
+    InnoDB's secondary keys carry the primary key, so this is a pure range scan there.
+    """
+    query = (
+        select(*_columns(source, limit))
+        .where(job.priority == position.priority, job.id > position.id, is_free(now), _wanted(selection, now))
+        .order_by(job.id)
+        .limit(limit)
+    )
+    return [Row._make(row) for row in connection.execute(query)]
+
+
+def _wanted(selection: Selection, now: int) -> ColumnElement[bool]:
+    kept = job.func_id.not_in(sorted(selection.kept)) if selection.kept else None
+    held = or_(job.func_id.not_in(sorted(selection.held)), job.run_after <= now) if selection.held else None
+    return and_(True, *(condition for condition in (kept, held) if condition is not None))
+
+
+def read_arg(source: Source, connection: Connection, job_id: int) -> bytes | None:
+    """One row's arg; None also when the row is gone, which the move will find out."""
+    column = cast(job.arg, LargeBinary) if source.is_sqlite else job.arg
+    value = connection.execute(select(column).where(job.id == job_id)).scalar_one_or_none()
+    return None if value is None else bytes(value)
+
+
+def whole_arg(source: Source, row: Row) -> bytes | None:
+    """A row's arg, read by itself where it was too large to come along."""
+    if not row.is_large:
+        return row.arg
+    with source.reading() as connection:
+        return read_arg(source, connection, row.id)
+
+
+def remaining_rows(source: Source, connection: Connection, after_id: int, limit: int, *, locking: bool) -> list[Row]:
+    """Rows behind `after_id` by id, whoever holds them; `locking`: wait for rows that open transactions wrote.
+
+    A plain read misses what an app has inserted and not committed yet (seen).
+    """
+    query = select(*_columns(source, limit)).where(job.id > after_id).order_by(job.id).limit(limit)
+    if locking:
+        query = query.with_for_update(read=True)
+    return [Row._make(row) for row in connection.execute(query)]
+
+
+def row_estimate(source: Source, connection: Connection) -> int:
+    """About how many rows `job` has: the catalogue's estimate (MySQL), the count (SQLite)."""
+    if source.is_sqlite:
+        return int(connection.execute(select(func.count()).select_from(tables.job)).scalar_one())
+    query = text(
+        "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'job'"
+    )
+    return int(connection.execute(query).scalar_one() or 0)
+
+
+def samples(source: Source, connection: Connection, func_id: int, limit: int) -> list[Row]:
+    """Some of a func's rows: half from each end of the ids. Large args stay out."""
+    half = max(1, limit // 2)
+    found: dict[int, Row] = {}
+    for order in (job.id.asc(), job.id.desc()):
+        query = select(*_columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
+        found.update((row.id, Row._make(row)) for row in connection.execute(query))
+    return [found[key] for key in sorted(found)]
+
+
+def recent_funcs(connection: Connection, now: int, *, seconds: int = 60, look_at: int = 1000) -> set[int]:
+    """Funcs that apps still enqueue: seen among the newest rows with an enqueue time of the last `seconds`."""
+    newest = select(job.func_id, job.enqueue_time).order_by(job.id.desc()).limit(look_at).subquery()
+    query = select(newest.c.func_id).distinct().where(newest.c.enqueue_time >= now - seconds)
+    return {int(value) for value in connection.execute(query).scalars()}
+
+
+class FreeRows:
+    """A walk through the free rows in Qudo's order, a page at a time; rows may leave and join the table meanwhile.
+
+    Rows that join behind the walk are left to the next one.
+    """
+
+    def __init__(self, source: Source, selection: Selection) -> None:
+        self._source = source
+        self._selection = selection
+        self._position: Position | None = None
+        self._fitting = MOST_PAGE_ROWS  #: rows whose args a page can bring along, by the size of the last page's
+        self.now = 0  #: the server's Unix second at the last page
+
+    def page(self, limit: int) -> list[Row]:
+        """The next rows, at most `limit`, all of one priority; empty at the end."""
+        with self._source.reading() as connection:
+            self.now = self._source.now(connection)
+            if self._position is None:
+                self._step_down(connection, None)
+            while (position := self._position) is not None:
+                rows = free_rows(
+                    self._source, connection, position, self._selection, self.now, min(limit, self._fitting)
+                )
+                if rows:
+                    self._position = Position(position.priority, rows[-1].id)
+                    mean = sum(row.arg_bytes for row in rows) // len(rows)
+                    self._fitting = max(FEWEST_PAGE_ROWS, min(MOST_PAGE_ROWS, PAGE_BYTES // (2 * mean + 1)))
+                    return rows
+                self._step_down(connection, position.priority)
+        return []
+
+    def _step_down(self, connection: Connection, below: int | None) -> None:
+        priority = highest_priority(connection, below)
+        self._position = None if priority is None else Position(priority, 0)

@@ -1,0 +1,83 @@
+"""The durable fence: proof that everything written before it survives a crash of this Redis.
+
+Writes one key of our own, on the connection that is then asked: WAITAOF and WAIT speak of their own connection's
+writes only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from migrate.errors import Refused
+from migrate.resque.target import Target
+
+#: Seconds that the server may take to reach the disk and its replicas.
+FENCE_SECONDS = 10.0
+#: Seconds after the fence until an `everysec` append file has it, by Redis's own rule.
+EVERYSEC_SECONDS = 2.0
+
+
+def fence(target: Target) -> str:
+    """Wait until all writes so far are durable; returns how that is known.
+
+    Raises Refused when this Redis gives no such proof.
+    """
+    with target.one_connection() as client:
+        before = _persistence(client)
+        client.incr(target.keys.fence)
+        replicas = int(client.info("replication")["connected_slaves"])
+        how = _on_disk(client, before, target.label)
+        if replicas and int(client.wait(replicas, int(FENCE_SECONDS * 1000))) < replicas:
+            raise Refused(f"target {target.label}: its replicas don't follow", advice="look at their lag")
+    return f"{how}, {replicas} replicas" if replicas else how
+
+
+def _on_disk(client: Redis, before: Mapping[str, Any], label: str) -> str:
+    if not int(before.get("aof_enabled", 0)):
+        raise Refused(
+            f"target {label}: no append-only file: a crash would forget jobs, and it can't be known which",
+            advice="set appendonly yes",
+        )
+    try:
+        local, _ = client.execute_command("WAITAOF", 1, 0, int(FENCE_SECONDS * 1000))
+    except ResponseError:
+        return _on_disk_before_waitaof(client, before, label)
+    if not int(local):
+        raise Refused(f"target {label}: the append-only file wasn't synced in {FENCE_SECONDS:.0f} s")
+    return "WAITAOF"
+
+
+def _on_disk_before_waitaof(client: Redis, before: Mapping[str, Any], label: str) -> str:
+    """Redis before 7.2: by the policy, and by the counters that tell whether it was kept."""
+    found: Any = client.config_get("appendfsync")
+    policy = next(iter(found.values()), b"")
+    policy = policy.decode() if isinstance(policy, bytes) else str(policy)
+    if policy == "always":
+        return "appendfsync always"
+    if policy != "everysec":
+        raise Refused(f"target {label}: appendfsync is {policy or 'unknown'}", advice="set it to everysec or always")
+    deadline = time.monotonic() + FENCE_SECONDS
+    time.sleep(EVERYSEC_SECONDS)
+    while True:
+        now = _persistence(client)
+        quiet = (
+            now.get("aof_last_write_status") == "ok"
+            and int(now.get("aof_pending_bio_fsync", 0)) == 0
+            and now.get("aof_delayed_fsync") == before.get("aof_delayed_fsync")
+        )
+        if quiet:
+            return "appendfsync everysec, and no sync was late"
+        if time.monotonic() > deadline:
+            raise Refused(f"target {label}: the append-only file lags behind", advice="look at its disk")
+        before = now
+        time.sleep(EVERYSEC_SECONDS)
+
+
+def _persistence(client: Redis) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = client.info("persistence")
+    return found

@@ -1,0 +1,106 @@
+"""The hand-off: jobs of one batch go to their queues, each once. Writes to Resque's keys and the ledger.
+
+Everything that must be atomic is in `lua/handoff.lua`; this module only builds its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from migrate.errors import ServerError, UsageError
+from migrate.jobs import ResqueJob
+from migrate.resque import binding, lua
+from migrate.resque.target import Target
+
+#: Jobs that one call of the script carries.
+CALL_JOBS = 1000
+#: Bytes of payload that one call carries (one larger job goes alone): Redis does nothing else meanwhile.
+CALL_BYTES = 4 * 1024 * 1024
+#: Seconds that a Redis may be behind the newest beat that a source saw: a second lost by everysec, and some more.
+BEHIND_SECONDS = 10
+
+
+class HandedOff(NamedTuple):
+    """What a hand-off did; jobs."""
+
+    pushed: int  #: now, by this call
+    before: int  #: were there already
+
+
+class HandOff:
+    """Hands off the jobs of one source. Safe to repeat and side by side: the bit is the arbiter."""
+
+    def __init__(self, target: Target, source: str) -> None:
+        self._target = target
+        self._source = source
+        self._script = lua.source("handoff")
+
+    def push(self, jobs: Sequence[ResqueJob], *, target_id: str, beat: int) -> HandedOff:
+        """Hand off jobs of one batch, in order; those of one queue stay in order.
+
+        `target_id` and `beat` are what the source remembered in the transaction that read or moved the rows.
+        Raises TargetMismatch (nothing written), Unavailable and ServerError: then some may have been pushed, which
+        the ledger tells.
+        """
+        pushed = before = 0
+        for part in _calls(jobs):
+            done = self._push(part, target_id, beat)
+            pushed, before = pushed + done.pushed, before + done.before
+        return HandedOff(pushed, before)
+
+    def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int) -> HandedOff:
+        keys, arguments = _call(self._target, jobs, target_id, beat, self._source)
+        reply = self._target.run(self._script, keys, arguments)
+        match reply[0]:
+            case b"ok":
+                return HandedOff(int(reply[1]), int(reply[2]))
+            case b"target":
+                raise binding.wrong_target(self._target, target_id, reply[1].decode())
+            case b"behind":
+                raise binding.older_than_known(self._target, beat, int(reply[1]))
+            case b"type":
+                key, kind = reply[1].decode("utf-8", "replace"), reply[2].decode()
+                raise UsageError(
+                    f"target {self._target.label}: {key[:120]} is a {kind}: something else than Resque uses this name",
+                    advice="remove that key, or choose another queue or namespace; nothing was pushed",
+                )
+            case _:
+                raise ServerError(f"target {self._target.label}: {reply[2].decode('utf-8', 'replace')}")
+
+
+def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
+    """Cut jobs into calls bounded in jobs and bytes."""
+    start = size = 0
+    for place, job in enumerate(jobs):
+        weight = len(job.payload) + len(job.delayed or b"")
+        if place > start and (place - start >= CALL_JOBS or size + weight > CALL_BYTES):
+            yield jobs[start:place]
+            start, size = place, 0
+        size += weight
+    if start < len(jobs):
+        yield jobs[start:]
+
+
+def _call(
+    target: Target, jobs: Sequence[ResqueJob], target_id: str, beat: int, source: str
+) -> tuple[list[bytes], list[Any]]:
+    """Keys and arguments of one call, as `lua/handoff.lua` lists them."""
+    own = target.keys
+    batch = jobs[0].identity.batch
+    queues = list(dict.fromkeys(job.queue for job in jobs))
+    place_of = {queue: place for place, queue in enumerate(queues, start=1)}
+    numbers: dict[bytes, int] = {own.queue(queue): place for queue, place in place_of.items()}
+    arguments: list[Any] = [target_id, beat, BEHIND_SECONDS, f"{batch:016x}", source, len(queues), *queues]
+    for job in jobs:
+        if job.delayed is None:
+            arguments += (job.identity.seq, place_of[job.queue], job.payload, 0)
+            continue
+        places = [numbers.setdefault(key, len(numbers) + 1) for key in _delayed_keys(target, job)]
+        arguments += (job.identity.seq, place_of[job.queue], job.payload, job.due, job.delayed, *places)
+    fixed = [own.target_id, own.beat, own.batches, own.ledger(batch), own.queues, own.schedule]
+    return [*fixed, *numbers], arguments
+
+
+def _delayed_keys(target: Target, job: ResqueJob) -> tuple[bytes, bytes]:
+    return target.keys.delayed(job.due), target.keys.timestamps(job.delayed or b"")

@@ -1,0 +1,50 @@
+"""Every key that Resque has, and every key of our own beside them. Pure.
+
+All implementations of Resque agree on its keys. Ours stand under `<namespace>:qudo_migrate:`, so that
+a namespace in braces keeps all of them on one slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+OURS = "qudo_migrate"
+
+
+class Keys:
+    """The keys of one namespace, as bytes."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._prefix = f"{namespace}:".encode()
+        self.queues = self._of("queues")  #: set of queue names
+        self.failed = self._of("failed")  #: list of failures
+        self.workers = self._of("workers")  #: set of worker ids
+        self.schedule = self._of("delayed_queue_schedule")  #: zset of seconds
+        self.target_id = self._of(f"{OURS}:target")  #: string: random id of this Redis as a target
+        self.beat = self._of(f"{OURS}:beat")  #: string: newest second of Redis's clock that sources were told of
+        self.sources = self._of(f"{OURS}:sources")  #: hash: source name -> source id
+        self.batches = self._of(f"{OURS}:batches")  #: hash: batch -> source name
+        self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability
+
+    def _of(self, name: str) -> bytes:
+        # Names read back from Redis may be no UTF-8: surrogates stand for such bytes.
+        return self._prefix + name.encode("utf-8", "surrogateescape")
+
+    def queue(self, name: str) -> bytes:
+        """The list of a queue's jobs; pushed at the tail, popped at the head."""
+        return self._of(f"queue:{name}")
+
+    def delayed(self, second: int) -> bytes:
+        """The list of the jobs due in this Unix second."""
+        return self._of(f"delayed:{second}")
+
+    def timestamps(self, text: bytes) -> bytes:
+        """The set of `delayed:<second>` in which this very text stands."""
+        return self._prefix + b"timestamps:" + text
+
+    def worker(self, worker_id: str) -> bytes:
+        """The job that a worker is at: `{queue, run_at, payload}`."""
+        return self._of(f"worker:{worker_id}")
+
+    def ledger(self, batch: int) -> bytes:
+        """The bitmap of a batch: bit `seq` set means handed off."""
+        return self._of(f"{OURS}:ledger:{batch:016x}")

@@ -1,0 +1,183 @@
+"""The Redis that jobs go to: its connections, and what the server is like. Writes nothing by itself."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from migrate.errors import TargetMismatch, Unavailable, UsageError
+from migrate.resque.faults import redis_faults
+from migrate.resque.keys import Keys
+
+#: Seconds that connecting may take, and that an answer may take: a hand-off of some megabytes lasts milliseconds.
+CONNECT_TIMEOUT_SECONDS = 5.0
+ANSWER_TIMEOUT_SECONDS = 30.0
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
+
+class TargetFacts(msgspec.Struct, frozen=True):
+    """What the server is like, by its own INFO. Sizes are bytes."""
+
+    product: str  #: Redis or Valkey
+    version: str
+    role: str  #: master, slave
+    read_only: bool
+    replicas: int
+    used_memory: int
+    max_memory: int  #: 0: no limit
+    eviction: str  #: maxmemory-policy
+    aof: bool
+    rdb: bool | None  #: whether save points are set; None: the server doesn't tell
+    append_fsync: str | None  #: always, everysec, no; None: the server doesn't tell
+
+    @property
+    def evicts(self) -> bool:
+        """Whether jobs may be thrown away when memory is full; `volatile-*` spares keys that never expire."""
+        return self.eviction.startswith("allkeys-")
+
+
+class Target:
+    """One namespace of one Redis. Usable from several threads."""
+
+    def __init__(self, client: Redis, namespace: str, label: str) -> None:
+        self.client = client
+        self.keys = Keys(namespace)
+        self.namespace = namespace
+        self.label = label  #: for messages: the url without its password
+
+    @classmethod
+    def open(cls, url: str, namespace: str) -> Target:
+        """Raises UsageError for a url that can't be read. Connects when first used."""
+        return cls(_client(url), namespace, safe_label(url))
+
+    def in_namespace(self, namespace: str) -> Target:
+        """The same Redis, another namespace; shares the connections."""
+        return Target(self.client, namespace, self.label)
+
+    @contextmanager
+    def commands(self) -> Iterator[Redis]:
+        """The client, its errors turned into ours."""
+        with redis_faults(self.label):
+            yield self.client
+
+    @contextmanager
+    def one_connection(self) -> Iterator[Redis]:
+        """A client that keeps to one connection: WAIT and WAITAOF speak of their own connection's writes only."""
+        with redis_faults(self.label), self.client.client() as client:
+            yield client
+
+    def run(self, script: str, keys: list[bytes], arguments: list[Any]) -> Any:
+        """Run a Lua script by its hash, loading it where the server doesn't know it yet."""
+        with self.commands() as client:
+            return client.register_script(script)(keys=keys, args=arguments)
+
+    def now(self) -> int:
+        """This Redis's clock, Unix seconds."""
+        with self.commands() as client:
+            return int(client.time()[0])
+
+    def facts(self) -> TargetFacts:
+        """What the server is like now."""
+        with self.commands() as client:
+            info: Mapping[str, Any] = client.info()
+        save = self._setting("save")
+        return TargetFacts(
+            product="Valkey" if "valkey_version" in info else "Redis",
+            version=str(info.get("valkey_version") or info.get("redis_version")),
+            role=str(info.get("role", "master")),
+            read_only=info.get("role") == "slave" and bool(int(info.get("slave_read_only", 1))),
+            replicas=int(info.get("connected_slaves", 0)),
+            used_memory=int(info.get("used_memory", 0)),
+            max_memory=int(info.get("maxmemory", 0)),
+            eviction=str(info.get("maxmemory_policy", "noeviction")),
+            aof=bool(int(info.get("aof_enabled", 0))),
+            rdb=None if save is None else bool(save),
+            append_fsync=self._setting("appendfsync"),
+        )
+
+    def _setting(self, name: str) -> str | None:
+        """A configuration value; None where CONFIG is forbidden, as hosted servers do."""
+        with self.commands() as client:
+            try:
+                found: Mapping[Any, Any] = client.config_get(name)
+            except Exception:  # noqa: BLE001  whatever the refusal's form: the server doesn't tell
+                return None
+        values = [value for key, value in found.items() if key in (name, name.encode())]
+        value = values[0] if values else None
+        return value.decode() if isinstance(value, bytes) else value
+
+    def check_usable(self) -> TargetFacts:
+        """Raise what would make every hand-off fail or its jobs vanish; the caller decides whether to wait."""
+        facts = self.facts()
+        if facts.evicts:
+            raise TargetMismatch(
+                f"target {self.label}: maxmemory-policy is {facts.eviction}: it throws jobs away when it is full",
+                advice="set maxmemory-policy to noeviction (or volatile-*), or use a Redis of its own for jobs",
+            )
+        if facts.read_only:
+            raise Unavailable(
+                f"target {self.label}: it is read-only, a replica",
+                advice="point target.url at the master, or at the Sentinels",
+            )
+        return facts
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+
+def _client(url: str) -> Redis:
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise UsageError(f"target.url: {scheme or url!r}: use one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+    # One immediate retry: a pooled connection may have died with the last restart. Real waiting is the engine's.
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 1),
+        "protocol": 2,
+    }
+    try:
+        if scheme == "redis+sentinel":
+            return _through_sentinels(url, options)
+        if scheme == "unix":
+            del options["socket_connect_timeout"]
+        return Redis.from_url(url, **options)
+    except ValueError as error:
+        raise UsageError(f"target.url: {error}") from None
+
+
+def _through_sentinels(url: str, options: dict[str, Any]) -> Redis:
+    """redis+sentinel://[user:password@]host:port,host:port/service[/db]: the service's master, whoever it is now."""
+    parts = urllib.parse.urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    path = [piece for piece in parts.path.split("/") if piece]
+    if not hosts or not path or len(path) > 2 or (len(path) == 2 and not path[1].isdigit()):
+        raise UsageError("target.url: write redis+sentinel://host:port,host:port/service/db")
+    addresses = []
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
+        if not name or not port.isdigit():
+            raise UsageError(f"target.url: {host!r}: a Sentinel is host:port")
+        addresses.append((name, int(port)))
+    login = {key: urllib.parse.unquote(value) for key, value in (("username", user), ("password", password)) if value}
+    sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_SECONDS})
+    master: Redis = sentinel.master_for(path[0], db=int(path[1]) if len(path) == 2 else 0, **login, **options)
+    return master
+
+
+def safe_label(url: str) -> str:
+    """The url as messages may show it: without user, password and query."""
+    parts = urllib.parse.urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{hosts}{parts.path}"

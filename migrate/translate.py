@@ -1,0 +1,126 @@
+"""QudoJob -> ResqueJob by a route's decision. Pure: no I/O, no clock of its own.
+
+Promise 4 (nothing changes) is kept here and in `qudo/serializers`: the arg's JSON text is put into the payload as it
+is, never decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from migrate.config import Args, Delayed
+from migrate.decision import Decision
+from migrate.jobs import Identity, QudoJob, ResqueJob
+from migrate.qudo.serializers import Finding, to_json, to_value
+from migrate.resque.dialects import FACTS
+
+_encode = msgspec.json.encode
+
+#: Levels that stand around an arg when it lies deepest: the failure, its payload, the list of arguments.
+_LEVELS_AROUND = 3
+
+
+class Translation(NamedTuple):
+    """A job as Resque will get it, and what a lead should know of the way it was made (names, never values)."""
+
+    job: ResqueJob
+    findings: tuple[Finding, ...]
+
+
+class Translator:
+    """Translates the jobs of one source under one decision; what is the same for all of them is encoded once."""
+
+    def __init__(self, source: str, decision: Decision) -> None:
+        self.decision = decision
+        facts = FACTS[decision.dialect]
+        self._facts = facts
+        name, queue = _encode(decision.class_), _encode(decision.queue)
+        self._head = b'{"class":' + name + b',"args":'
+        self._qudo = b',"qudo":{"source":' + _encode(source)
+        self._spreads = decision.args is Args.SPREAD
+        self._max_depth = facts.max_depth - _LEVELS_AROUND
+        order = dict(zip(("class", "args", "queue"), (name, None, queue), strict=True))
+        before, after = _around_args(facts.delayed_order, order)
+        self._delayed_head, self._delayed_tail = before, after
+
+    def translate(self, job: QudoJob, identity: Identity, now: int) -> Translation:
+        """Make the payload of `job`; `now` is the server's Unix second, which tells due from delayed.
+
+        Raises Untranslatable with the reason.
+        """
+        decision, facts = self.decision, self._facts
+        value = to_json(
+            job.arg,
+            decision.serializer,
+            hint=decision.usual,
+            bytes_mode=decision.bytes,
+            blessed=decision.blessed,
+            max_depth=self._max_depth,
+        )
+        spread = self._spreads and value.text.lstrip()[:1] == b"["
+        args = value.text if spread else b"[" + value.text + b"]"
+        early = job.run_after > now
+        extras = self._extras(job, identity, early)
+        payload = self._head + args + extras + b"}"
+        findings = value.findings
+        if facts.exact_integers and findings:
+            findings = tuple(finding for finding in findings if finding is not Finding.BIG_INTEGER)
+        if not early or decision.delayed is not Delayed.SCHEDULER:
+            return Translation(ResqueJob(identity, decision.queue, payload), findings)
+        tail = extras if facts.delayed_extras else b""
+        text = self._delayed_head + args + self._delayed_tail + tail + b"}"
+        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text), findings)
+
+    def _extras(self, job: QudoJob, identity: Identity, early: bool) -> bytes:
+        """The keys behind class and args: where the job came from, and what its dialect reads."""
+        parts = [self._qudo]
+        if job.id is not None:
+            parts.append(b',"id":%d' % job.id)
+        parts.append(b',"outbox":"%016x-%d"' % identity)
+        if job.uniqkey is not None:
+            parts.append(b',"uniqkey":' + _encode(readable(job.uniqkey)))
+        if job.priority:
+            parts.append(b',"priority":%d' % job.priority)
+        if job.retry_cnt:
+            parts.append(b',"retry_cnt":%d' % job.retry_cnt)
+        if job.enqueue_time:
+            parts.append(b',"enqueue_time":%d' % job.enqueue_time)
+        parts.append(b"}")
+        decision = self.decision
+        if self._facts.retry_keys and decision.max_retry:
+            parts.append(b',"max_retry":%d,"retry_count":%d' % (decision.max_retry, job.retry_cnt))
+        if early and decision.delayed is Delayed.START_TIME:
+            parts.append(b',"start_time":%d' % job.run_after)
+        return b"".join(parts)
+
+
+def expected_args(job: QudoJob, decision: Decision) -> Sequence[object]:
+    """The decoded arguments that a worker must see, by a path that shares nothing with the payload's text."""
+    value = to_value(
+        job.arg,
+        decision.serializer,
+        hint=decision.usual,
+        bytes_mode=decision.bytes,
+        blessed=decision.blessed,
+        max_depth=FACTS[decision.dialect].max_depth - _LEVELS_AROUND,
+    )
+    return value if decision.args is Args.SPREAD and isinstance(value, list) else [value]
+
+
+def readable(text: bytes) -> str:
+    """A text column's bytes as text: UTF-8 where they are that, else Latin-1, which never fails."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def _around_args(order: tuple[str, ...], encoded: dict[str, bytes | None]) -> tuple[bytes, bytes]:
+    """The delayed text up to the args and from behind them, in the key order of the dialect's scheduler."""
+    place = order.index("args")
+    before = b"".join(b'"%s":%s,' % (key.encode(), encoded[key] or b"") for key in order[:place])
+    after = b"".join(b',"%s":%s' % (key.encode(), encoded[key] or b"") for key in order[place + 1 :])
+    return b"{" + before + b'"args":', after

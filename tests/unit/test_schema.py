@@ -1,0 +1,364 @@
+"""schema/ agrees with the code: JSON Schemas with records and payloads, the files of DDL with what ddl.py generates."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+from migrate import cli, errors
+from migrate.config import Delayed, parse
+from migrate.decision import Decision, decide
+from migrate.engine.results import (
+    LISTED_JOBS,
+    ErrorLine,
+    FindingCount,
+    FuncResult,
+    RunResult,
+    SourceResult,
+    Tally,
+    Totals,
+    UntranslatableJob,
+)
+from migrate.engine.routing import RowState
+from migrate.engine.where import Crossing, Story
+from migrate.jobs import Identity, QudoJob
+from migrate.qudo import ddl, tables
+from migrate.qudo.source import Source
+from migrate.resque.dialects import FACTS, Dialect
+from migrate.resque.looking import Place
+from migrate.translate import Translator
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "schema" / "json").glob("*.json"))}
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (schema["$id"], Resource.from_contents(schema)) for schema in SCHEMAS.values()
+)
+NOW = 1_800_000_000
+
+
+def check(document: object, name: str, part: str = "") -> None:
+    """Raise ValidationError unless the document is what schema/json/NAME.schema.json describes, or a part of it."""
+    identifier = SCHEMAS[f"{name}.schema.json"]["$id"]
+    Draft202012Validator({"$ref": identifier + part}, registry=REGISTRY).validate(document)
+
+
+def encoded(record: msgspec.Struct) -> Any:
+    return json.loads(msgspec.json.encode(record))
+
+
+def all_errors(root: type[errors.MigrateError] = errors.MigrateError) -> Iterator[type[errors.MigrateError]]:
+    yield root
+    for each in root.__subclasses__():
+        yield from all_errors(each)
+
+
+# JSON Schemas as such
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_is_a_valid_schema(name: str) -> None:
+    Draft202012Validator.check_schema(SCHEMAS[name])
+    assert SCHEMAS[name]["$id"] == f"urn:qudo-migrate:schema:{name.removesuffix('.schema.json')}"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_object_of_ours_says_exactly_which_keys_it_has(name: str) -> None:
+    def objects(schema: Any) -> Iterator[Any]:
+        if isinstance(schema, dict):
+            if schema.get("type") == "object":
+                yield schema
+            for each in schema.values():
+                yield from objects(each)
+        elif isinstance(schema, list):
+            for each in schema:
+                yield from objects(each)
+
+    found = list(objects(SCHEMAS[name]))
+    assert found
+    for each in found:
+        assert each["additionalProperties"] is False
+        assert set(each["required"]) <= set(each["properties"])
+
+
+# What commands print
+
+
+TALLY = Tally()
+TALLY.moved.update({("Worker::Mail", "worker_mail"): 2, ("Worker::鮎", "worker_鮎"): 1})
+TALLY.moved_total = TALLY.handed_off = 3
+TALLY.list_untranslatable(UntranslatableJob("main", 2**64 - 1, "Worker::Image", "not UTF-8"))
+TALLY.error = errors.Unavailable("source main: gone", advice="start it")
+
+RUN = RunResult(
+    command="run",
+    dry_run=False,
+    complete=False,
+    exit_status=3,
+    sources=[SourceResult.of("main", TALLY), SourceResult.of("idle", Tally())],
+    totals=Totals.of([SourceResult.of("main", TALLY)], 1.5),
+    untranslatable_jobs=TALLY.untranslatable,
+    findings=[FindingCount("main", "Worker::Mail", "integer over 2**53", 1)],
+    errors=[ErrorLine("main", "source main: gone", "start it")],
+    next="qudo-migrate run",
+)
+STORY = Story(
+    source="main",
+    id=123,
+    state="queued",
+    func="Worker::Mail",
+    reason=None,
+    in_job=False,
+    crossings=[
+        Crossing(Identity(2**63 - 1, 65_535).text, "Worker::Mail", "worker_mail", True, "queued", "queued in …")
+    ],
+)
+
+
+def test_the_result_of_a_run() -> None:
+    check(encoded(RUN), "run")
+
+
+def test_a_complete_run_ends_with_0() -> None:
+    check(encoded(msgspec.structs.replace(RUN, complete=True, exit_status=0)), "run")
+    with pytest.raises(jsonschema.ValidationError):
+        check(encoded(msgspec.structs.replace(RUN, complete=True)), "run")
+
+
+def test_a_story() -> None:
+    check(encoded(STORY), "where")
+    check(encoded(Story("main", 1, "unknown", None, None, False, [])), "where")
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "record"),
+    [
+        ("run", "", RunResult),
+        ("run", "#/$defs/source", SourceResult),
+        ("run", "#/$defs/totals", Totals),
+        ("run", "#/$defs/func", FuncResult),
+        ("run", "#/$defs/untranslatable_job", UntranslatableJob),
+        ("run", "#/$defs/finding", FindingCount),
+        ("run", "#/$defs/error", ErrorLine),
+        ("where", "", Story),
+        ("where", "#/$defs/crossing", Crossing),
+    ],
+)
+def test_schema_and_record_have_the_same_shape(name: str, part: str, record: type[msgspec.Struct]) -> None:
+    identifier = SCHEMAS[f"{name}.schema.json"]["$id"]
+    ours = shape({"$ref": identifier + part}, REGISTRY.resolver())
+    generated = Resource.from_contents(
+        {"$schema": Draft202012Validator.META_SCHEMA["$id"], **msgspec.json.schema(record)}
+    )
+    theirs = shape({"$ref": "urn:generated"}, Registry().with_resource("urn:generated", generated).resolver())
+    assert ours == theirs
+    described = REGISTRY.resolver().lookup(identifier + part).contents
+    assert described["required"] == list(described["properties"])  # msgspec writes every field, defaults too
+
+
+def shape(schema: Any, resolver: Any) -> Any:
+    """Names and types, without what only people read and without limits."""
+    if "$ref" in schema:
+        resolved = resolver.lookup(schema["$ref"])
+        return shape(resolved.contents, resolved.resolver)
+    if "anyOf" in schema:
+        return frozenset().union(*(shape(each, resolver) for each in schema["anyOf"]))
+    if schema["type"] == "object":
+        return {name: shape(each, resolver) for name, each in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [shape(schema["items"], resolver)]
+    return frozenset([schema["type"]] if isinstance(schema["type"], str) else schema["type"])
+
+
+def test_limits_are_those_of_the_code() -> None:
+    run, where = SCHEMAS["run.schema.json"]["properties"], SCHEMAS["where.schema.json"]
+    assert run["untranslatable_jobs"]["maxItems"] == LISTED_JOBS
+    statuses = {each.exit_status for each in all_errors()}
+    assert set(run["exit_status"]["enum"]) == {0, *statuses}
+    assert set(SCHEMAS["error.schema.json"]["properties"]["exit_status"]["enum"]) == statuses
+    assert {*RowState, *Place} <= set(where["properties"]["state"]["enum"])
+    assert set(Place) <= set(where["$defs"]["crossing"]["properties"]["state"]["enum"])
+
+
+@pytest.mark.parametrize("kind", [*all_errors()])
+@pytest.mark.parametrize("advice", ["", "wait"])
+def test_an_error(
+    kind: type[errors.MigrateError], advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise kind("source main: gone", advice=advice)
+
+    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(sys, "argv", ["qudo-migrate", "run", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    document = json.loads(capsys.readouterr().out)
+    check(document, "error")
+    assert document == {"error": "source main: gone", "advice": advice, "exit_status": ended.value.code}
+
+
+# Payloads
+
+
+def decision(dialect: Dialect, route: str = "") -> Decision:
+    text = f"""
+        [target]
+        url = "redis://127.0.0.1:1/0"
+        dialect = "{dialect}"
+        [[source]]
+        name = "main"
+        url = "sqlite:///nowhere"
+        [[route]]
+        serializer = "json"
+        {route}
+    """
+    return decide(parse(text, "qudo-migrate.toml", {}), "Worker::Mail", 0)
+
+
+def a_job(**values: Any) -> QudoJob:
+    row: dict[str, Any] = {
+        "source": "main",
+        "id": 123,
+        "func_id": 1,
+        "func": "Worker::Mail",
+        "arg": '{"name":"鮎","n":9007199254740993}'.encode(),
+        "uniqkey": None,
+        "enqueue_time": NOW - 5,
+        "grabbed_until": 0,
+        "run_after": 0,
+        "retry_cnt": 0,
+        "priority": 0,
+    }
+    return QudoJob(**(row | values))
+
+
+def payload_of(job: QudoJob, decided: Decision) -> Any:
+    payload = json.loads(Translator("main", decided).translate(job, Identity(7, 0), NOW).job.payload)
+    check(payload, "payload")
+    return payload
+
+
+_unsigned = st.integers(0, 2**32 - 1)
+jobs = st.builds(
+    a_job,
+    id=st.none() | st.integers(0, 2**64 - 1),
+    arg=st.none() | st.sampled_from([b"{}", b"[]", b"[1,[null]]", '{"鮎":"0123"}'.encode()]),
+    uniqkey=st.none() | st.binary(max_size=20) | st.text(max_size=20).map(lambda text: text.encode()),
+    enqueue_time=st.none() | _unsigned,
+    run_after=st.sampled_from([0, NOW, NOW + 1]) | _unsigned,
+    retry_cnt=st.integers(0, 3) | _unsigned,
+    priority=st.integers(0, 3) | _unsigned,
+)
+identities = st.builds(Identity, st.integers(0, 2**63 - 1), st.integers(0, 2**31 - 1))
+
+
+@given(job=jobs, identity=identities, dialect=st.sampled_from(Dialect), args=st.sampled_from(["single", "spread"]))
+def test_every_payload(job: QudoJob, identity: Identity, dialect: Dialect, args: str) -> None:
+    decided = decision(dialect, f'args = "{args}"\nmax_retry = 3')
+    translated = Translator("main", decided).translate(job, identity, NOW).job
+    check(json.loads(translated.payload), "payload")
+    if translated.delayed is not None:
+        check(json.loads(translated.delayed), "delayed")
+        check(json.loads(translated.delayed), "delayed", f"#/$defs/{dialect}")
+
+
+@pytest.mark.parametrize("delayed", Delayed)
+def test_payloads_of_early_jobs(delayed: Delayed) -> None:
+    payload = payload_of(a_job(run_after=NOW + 60), decision(Dialect.PERL, f'delayed = "{delayed}"'))
+    assert payload.get("start_time") == (NOW + 60 if delayed is Delayed.START_TIME else None)
+
+
+def test_a_payload_that_uses_every_key() -> None:
+    job = a_job(uniqkey=b"welcome-1", priority=5, retry_cnt=2, run_after=NOW + 60)
+    payload = payload_of(job, decision(Dialect.PERL, 'delayed = "start_time"\nmax_retry = 3'))
+    schema = SCHEMAS["payload.schema.json"]
+    assert set(payload) == set(schema["properties"])
+    assert set(payload["qudo"]) == set(schema["$defs"]["qudo"]["properties"])
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_delayed_text_has_the_keys_of_its_dialect_in_their_order(dialect: Dialect) -> None:
+    job = a_job(run_after=NOW + 60, retry_cnt=1)
+    translated = Translator("main", decision(dialect, "max_retry = 3")).translate(job, Identity(7, 0), NOW).job
+    assert translated.delayed is not None
+    text = json.loads(translated.delayed)
+    check(text, "delayed", f"#/$defs/{dialect}")
+    described = SCHEMAS["delayed.schema.json"]["$defs"][dialect]
+    assert list(text) == list(described["properties"])
+    assert list(text)[:3] == list(FACTS[dialect].delayed_order)
+    assert described["description"].startswith(", ".join(FACTS[dialect].delayed_order))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"class": "A", "args": {}, "qudo": {"source": "main", "outbox": "0000000000000007-0"}},
+        {"class": "A", "args": [], "qudo": {"source": "main"}},
+        {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "7-0"}},
+        {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "8000000000000000-0"}},
+        {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "0000000000000007-0", "uniqkey": None}},
+        {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "0000000000000007-0"}, "max_retry": 1},
+        {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "0000000000000007-0"}, "queue": "a"},
+        {"class": "A", "args": []},
+    ],
+)
+def test_other_payloads_are_refused(broken: object) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(broken, "payload")
+
+
+# DDL
+
+
+def statements(path: Path) -> list[str]:
+    """The statements of a file without comments, in one spelling."""
+    text = re.sub(r"--.*", "", path.read_text())
+    return [one_spelling(each) for each in text.split(";") if each.strip()]
+
+
+def one_spelling(statement: str) -> str:
+    return re.sub(r"\s*([(),])\s*", r"\1", " ".join(statement.split()))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "schema").glob("*/*.sql")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_a_semicolon_ends_a_statement_and_stands_nowhere_else(path: Path) -> None:
+    assert path.read_text().endswith((";\n", ".\n"))
+    for line in path.read_text().splitlines():
+        assert ";" not in line.partition("--")[2]
+        assert line.count(";") == line.partition("--")[0].rstrip().endswith(";")
+
+
+def test_our_tables_on_mysql_are_what_the_code_generates() -> None:
+    generated = [one_spelling(each) for each in ddl.statements(None)]
+    assert statements(ROOT / "schema/mysql/qudo_migrate.sql") == generated
+
+
+def test_our_tables_on_sqlite_are_what_the_code_generates() -> None:
+    generated = [one_spelling(each) for each in ddl.statements(Source("main", "sqlite:///nowhere"))]
+    assert statements(ROOT / "schema/sqlite/qudo_migrate.sql") == generated
+
+
+@pytest.mark.parametrize("name", ["mysql", "sqlite"])
+def test_every_table_has_its_purpose_written_above_it(name: str) -> None:
+    for file, metadata in (("qudo.sql", tables.qudo), ("qudo_migrate.sql", tables.ours)):
+        text = (ROOT / "schema" / name / file).read_text()
+        described = re.findall(r"^-- .+\nCREATE TABLE (?:IF NOT EXISTS )?(\w+)", text, re.MULTILINE)
+        assert sorted(described) == sorted(metadata.tables)
+
+
+def test_grants_are_those_of_the_code() -> None:
+    written = [re.sub(r";.*", "", grant).format(database="qudo", account="'qudo_migrate'@'%'") for grant in ddl.GRANTS]
+    assert statements(ROOT / "schema/mysql/grants.sql") == [one_spelling(each) for each in written]
