@@ -5,33 +5,38 @@ from __future__ import annotations
 import os
 import secrets
 
+from migrate.jobs import Identity
+
 #: Jobs under one batch: a ledger bitmap of 8 KiB.
 BATCH_JOBS = 65_536
+
+_forks = 0  # how often this process is a child's child: asking for the process id once a job costs a tenth of a run
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Batches:
     """Identities of one drain. Never gives one twice; a fork gets batches of its own."""
 
     def __init__(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self.batch = secrets.randbits(63)
-        self._next = 0
+        self.renew()
 
     def renew(self) -> None:
         """Begin a new batch: after any fault that leaves open what was written under the old one."""
-        self._start()
+        self._fork = _forks
+        self.batch = secrets.randbits(63)
+        self._next = 0
 
-    def room(self) -> int:
-        """How many seqs this batch has left; begins a new batch when it has none."""
-        if self._pid != os.getpid() or self._next >= BATCH_JOBS:
-            self._start()
-        return BATCH_JOBS - self._next
-
-    def take(self) -> int:
-        """The next seq. The caller has asked for `room`."""
+    def take(self) -> Identity:
+        """The next identity; the first of a new batch when the old one is full."""
+        if self._next >= BATCH_JOBS or self._fork != _forks:
+            self.renew()
         seq = self._next
         self._next += 1
-        return seq
+        return Identity(self.batch, seq)

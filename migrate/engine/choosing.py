@@ -14,7 +14,7 @@ from migrate.engine.results import Tally, UntranslatableJob
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import Stop
 from migrate.errors import Untranslatable
-from migrate.jobs import Identity, ResqueJob
+from migrate.jobs import ResqueJob
 from migrate.qudo import reading
 from migrate.qudo.moving import Candidate
 from migrate.qudo.reading import FreeRows, Row
@@ -71,15 +71,14 @@ class Chooser:
             if left is not None and left <= 0:
                 self.limit_reached = True
                 break
-            self._batches.room()
-            alone = self._goes_alone(row, live_funcs)
-            other_batch = bool(chunk) and chunk[0].job.identity.batch != self._batches.batch
-            if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
-                yield chunk
-                chunk, chunk_bytes = [], 0
             prepared = self._prepare(row, now)
             if prepared is None:
                 continue
+            alone = self._goes_alone(row, live_funcs)
+            other_batch = bool(chunk) and chunk[0].job.identity.batch != prepared.job.identity.batch
+            if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
+                yield chunk
+                chunk, chunk_bytes = [], 0
             chunk.append(prepared)
             chunk_bytes += row.arg_bytes
             left = None if left is None else left - 1
@@ -107,7 +106,7 @@ class Chooser:
         if self._routing.held_state(row, now) is not None:
             return None
         arg = reading.whole_arg(self._source, row)
-        identity = Identity(self._batches.batch, self._batches.take())
+        identity = self._batches.take()
         try:
             translator, translation = self._routing.translate(row, arg, identity, now)
         except Untranslatable as error:

@@ -70,6 +70,7 @@ def _target_facts(target: Target) -> tuple[TargetFacts | None, MigrateError | No
 def _look(source: Source, target: Target | None, config: Config, func_glob: str | None, tally: Tally) -> _Looked:
     facts = source.facts()
     lacking = ddl.lacking(source)
+    ddl.check_collation(source, lacking)
     if target is not None:
         binding.check(source, target)
     routing = Routing(source, config, func_glob)

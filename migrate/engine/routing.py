@@ -115,6 +115,8 @@ class Routing:
             routed = self.known(row.func_id)
             if routed is None:
                 raise Untranslatable(f"unknown func id {row.func_id}")
+            if not routed.name:
+                raise Untranslatable(f"the func with id {row.func_id} has an empty name")
             if len(self._translators) >= MOST_TRANSLATORS:  # priorities may be anything
                 self._translators.clear()
             decision = decide(self._config, routed.name, row.priority, self._usual(row.func_id, routed.route))

@@ -16,7 +16,6 @@ from migrate.engine.results import Tally, UntranslatableJob
 from migrate.engine.routing import Routing, RowState
 from migrate.engine.stopping import Stop
 from migrate.errors import Contention, Interrupted, OpenTransactions, Untranslatable
-from migrate.jobs import Identity
 from migrate.qudo import pending, reading
 from migrate.qudo.picking import id_lists
 from migrate.qudo.reading import Row
@@ -120,8 +119,7 @@ class Survey:
         if state is not None:
             return Seen(row, state)
         arg = reading.whole_arg(self._source, row)
-        self._batches.room()
-        identity = Identity(self._batches.batch, self._batches.take())
+        identity = self._batches.take()
         try:
             _, translation = self._routing.translate(row, arg, identity, page.now)
         except Untranslatable as error:

@@ -5,6 +5,8 @@ Writes to the source only in `create_tables`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, MetaData, Table, inspect, text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.schema import CreateTable
@@ -53,6 +55,7 @@ def lacking(source: Source) -> list[str]:
 def create_tables(source: Source) -> None:
     """Create our tables where they lack. Safe to repeat and side by side. Raises RightsError, naming the way out."""
     absent = lacking(source)
+    check_collation(source, absent)
     if not absent:
         return
     ddl = own_ddl(source)
@@ -67,13 +70,30 @@ def create_tables(source: Source) -> None:
         ) from error
 
 
+def check_collation(source: Source, absent: Collection[str]) -> None:
+    """Raise SchemaError when pending keys would compare otherwise than `job.uniqkey` does.
+
+    They would arbitrate wrongly, or the join of both would fail with an illegal mix of collations (seen: error 1267).
+    """
+    if source.is_sqlite or tables.pending.name in absent:
+        return
+    with source.reading() as connection:
+        wanted = _key_charset(source, connection, tables.job.name, "uniqkey")
+        found = _key_charset(source, connection, tables.pending.name, "pending_key")
+    if wanted != found:
+        raise SchemaError(
+            f"source {source.name}: {tables.pending.name}.pending_key is {found}, but job.uniqkey is {wanted}",
+            advice=f"ALTER TABLE {tables.pending.name} MODIFY pending_key VARCHAR(255) {wanted} NOT NULL",
+        )
+
+
 def own_ddl(source: Source) -> list[str]:
     """The statements for exactly this source: its engine, and the collation of its `job.uniqkey`."""
     facts = source.facts()
     charset = None
     if not source.is_sqlite:
         with source.reading() as connection:
-            charset = _key_charset(source, connection)
+            charset = _key_charset(source, connection, tables.job.name, "uniqkey")
     return statements(source, engine=facts.our_engine, key_charset=charset)
 
 
@@ -89,14 +109,16 @@ def for_dba(source: Source | None) -> str:
     return "\n\n".join([title, *(f"{statement};" for statement in tables_ddl), "\n".join(grants)])
 
 
-def _key_charset(source: Source, connection: Connection) -> str:
+def _key_charset(source: Source, connection: Connection, table: str, column: str) -> str:
+    """The clause of a text column's character set and collation."""
     row = connection.execute(
         text(
             "SELECT character_set_name, collation_name FROM information_schema.columns"
-            " WHERE table_schema = DATABASE() AND table_name = 'job' AND column_name = 'uniqkey'"
-        )
+            " WHERE table_schema = DATABASE() AND table_name = :table AND column_name = :column"
+        ),
+        {"table": table, "column": column},
     ).first()
     if row is None:
-        raise SchemaError(f"source {source.name}: table job has no column uniqkey")
+        raise SchemaError(f"source {source.name}: table {table} has no column {column}")
     # A shop may have made the column VARBINARY: then keys compare byte by byte, as `binary` does.
     return f"CHARACTER SET {row[0]} COLLATE {row[1]}" if row[0] else "CHARACTER SET binary"

@@ -161,8 +161,11 @@ def _outbox_row(source: Source, row: Any, names: Mapping[int, str]) -> OutboxRow
 
 
 def rows_of_job(source: Source, connection: Connection, job_id: int, names: Mapping[int, str]) -> list[OutboxRow]:
-    """Every outbox row that once had this Qudo id: ids come back. Reads the whole outbox (no index serves it)."""
-    query = _row_query().where(outbox.job_id == job_id)
+    """Every outbox row that once had this Qudo id, the oldest first: ids come back.
+
+    Reads the whole outbox: no index serves it.
+    """
+    query = _row_query().where(outbox.job_id == job_id).order_by(outbox.moved_at, outbox.batch, outbox.seq)
     return [_outbox_row(source, row, names) for row in connection.execute(query)]
 
 

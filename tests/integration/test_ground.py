@@ -46,6 +46,7 @@ from tests.servers import (
     wait_until,
 )
 from tests.servers.command import Cli
+from tests.servers.mariadb import session_at
 from tests.servers.proxy import MYSQL_COMMIT
 
 TABLES = ("func", "job", "exception_log", "job_status")
@@ -233,17 +234,13 @@ def test_mariadb_takes_options_and_accounts() -> None:
         names = "@@log_bin, @@binlog_format, @@innodb_flush_log_at_trx_commit"
         assert database.rows(f"SELECT {names}") == [(1, "STATEMENT", 2)]
         reader = server.create_account("p@ss", [f"SELECT ON {database.name}.*"])
-        assert "p%40ss" in database.url_for(reader)
+        url = database.url_for(reader)
+        assert "p%40ss" in url
         with (
-            contextlib.closing(
-                pymysql.connect(
-                    host="127.0.0.1", port=server.port, user=reader.user, password="p@ss", database=database.name
-                )
-            ) as connection,
-            connection.cursor() as cursor,
+            contextlib.closing(session_at(url, "utf8mb4")) as session,
             pytest.raises(pymysql.MySQLError, match="denied"),
         ):
-            cursor.execute("DELETE FROM job")
+            session.execute("DELETE FROM job")
 
 
 def test_a_frozen_server_answers_once_it_thaws(innodb: MariaDBDatabase) -> None:

@@ -85,8 +85,11 @@ def watch(parent: int) -> None:
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
     rest = b""
-    while os.getppid() == parent:
+    while True:
         if not selector.select(_LOOK_SECONDS):
+            # Only once the pipe is empty: the parent may have died before this process had begun to read.
+            if os.getppid() != parent:
+                break
             continue
         data = os.read(0, 65536)
         if not data:

@@ -29,8 +29,9 @@ EXACT_INTEGER = 2**53
 _validate = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
-#: Digits and points become "0" and an exponent's letter "e": one pass in C, where a regex takes ten times as long.
-_SHAPE = bytes(48 if byte in b"0123456789." else 101 if byte in b"eE" else 32 for byte in range(256))
+#: Digits become "0" and an exponent's letter "e": one pass in C that tells most texts clear, where a regex takes ten
+#: times as long. What it can't tell are digits inside a string, such as a UUID's.
+_SHAPE = bytes(48 if byte in b"0123456789" else 101 if byte in b"eE" else 32 for byte in range(256))
 _LONG_NUMBER = b"0" * 16
 _HUGE_EXPONENT = b"e000"
 
@@ -48,7 +49,7 @@ def examine(text: bytes, max_depth: int) -> tuple[Finding, ...]:
 
     Raises NotJson for what isn't JSON, Untranslatable for JSON that is too deep or holds a number outside a double.
     """
-    if len(text) >= 2 * max_depth or max_depth > DEEPEST:
+    if len(text) > 2 * max_depth or len(text) > 2 * DEEPEST:  # a level takes two brackets
         _check_depth(text, min(max_depth, DEEPEST))
     try:
         _validate(text)
@@ -61,9 +62,9 @@ def examine(text: bytes, max_depth: int) -> tuple[Finding, ...]:
     except RecursionError:
         raise Untranslatable("JSON nested deeper than can be read") from None
     shape = text.translate(_SHAPE, b"+")
-    if _LONG_NUMBER in shape or _HUGE_EXPONENT in shape:
-        return _examine_numbers(text)
-    return ()
+    if shape.find(_LONG_NUMBER) < 0 and shape.find(_HUGE_EXPONENT) < 0:  # find takes half the time of "in"
+        return ()
+    return () if _has_usual_numbers(text) else _examine_numbers(text)
 
 
 def decode(text: bytes) -> PlainValue:
@@ -98,12 +99,32 @@ def _check_depth(text: bytes, max_depth: int) -> None:
         raise Untranslatable(f"JSON nested {deepest} levels deep, {max_depth} can be read")
 
 
+class _UnusualNumber(Exception):
+    pass
+
+
+def _notice(digits: str) -> None:
+    if len(digits) >= 16 or "e" in digits or "E" in digits:
+        raise _UnusualNumber
+
+
+#: Made once: a decoder with hooks takes as long to make as a small text takes to read.
+_notice_numbers = json.JSONDecoder(parse_int=_notice, parse_float=_notice).decode
+
+
+def _has_usual_numbers(text: bytes) -> bool:
+    try:
+        _notice_numbers(text.decode())
+    except _UnusualNumber:
+        return False
+    return True
+
+
 def _examine_numbers(text: bytes) -> tuple[Finding, ...]:
-    """Look at each number outside strings; the shape only said that there may be a long one."""
     findings: set[Finding] = set()
 
     def integer(digits: str) -> None:
-        if len(digits) >= 16 and abs(_integer(digits)) > EXACT_INTEGER:
+        if abs(_integer(digits)) > EXACT_INTEGER:
             findings.add(Finding.BIG_INTEGER)
 
     def fraction(digits: str) -> None:

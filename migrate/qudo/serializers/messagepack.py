@@ -1,7 +1,8 @@
 """MessagePack as Data::MessagePack writes it, old form (raw for every string) and new (str and bin). Pure.
 
-The decoder is our own because msgspec's refuses a string that isn't UTF-8 as a whole, hands out maps with keys that
-aren't strings, and doesn't say where; its exactness is used the other way round, as a second opinion in `second_opinion`.
+The decoder is our own because msgspec's fails as a whole on one string that isn't UTF-8 (every Perl byte string may be
+that), can't tell NaN or a repeated key, and names no byte. Its reading serves as the second opinion that `to_value`
+compares ours with.
 
 Source of the format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -32,12 +33,8 @@ _NUMBERS = {
     0xD2: struct.Struct(">i"),
     0xD3: struct.Struct(">q"),
 }
-_LENGTH_BYTES = {
-    **{0xC4: 1, 0xC5: 2, 0xC6: 4},  # bin
-    **{0xD9: 1, 0xDA: 2, 0xDB: 4},  # str8; raw16 and raw32, later called str16 and str32
-    **{0xDC: 2, 0xDD: 4},  # array
-    **{0xDE: 2, 0xDF: 4},  # map
-}
+#: Bytes of a length: bin; str8, and raw16 and raw32, later called str16 and str32; array; map.
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4} | {0xD9: 1, 0xDA: 2, 0xDB: 4} | {0xDC: 2, 0xDD: 4} | {0xDE: 2, 0xDF: 4}
 _CONSTANTS: dict[int, bool | None] = {0xC0: None, 0xC2: False, 0xC3: True}
 _EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 
@@ -53,6 +50,29 @@ def decode(data: bytes, bytes_mode: BytesMode, max_depth: int) -> Decoded:
     if decoder.position != len(data):
         raise Untranslatable(f"MessagePack ends at byte {decoder.position}, {len(data) - decoder.position} more follow")
     return Decoded(value, ordered(decoder.findings))
+
+
+def second_opinion(data: bytes, bytes_mode: BytesMode, max_depth: int) -> PlainValue:
+    """The value as msgspec reads it, our own reading where msgspec can't. Raises Untranslatable as `decode` does."""
+    own = decode(data, bytes_mode, max_depth)
+    if Finding.DUPLICATE_KEYS in own.findings:
+        return own.value  # msgspec keeps 1 and "1" apart, and then their order is lost
+    try:
+        return _as_text(msgspec.msgpack.decode(data), Strings(bytes_mode, set()))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return own.value
+
+
+def _as_text(value: Any, strings: Strings) -> PlainValue:
+    """Bytes as text and keys as strings; everything else is what it is."""
+    if isinstance(value, bytes):
+        return strings.text(value, 0)
+    if isinstance(value, list):
+        return [_as_text(item, strings) for item in value]
+    if isinstance(value, dict):
+        return {str(_as_text(key, strings)): _as_text(item, strings) for key, item in value.items()}
+    plain: PlainValue = value
+    return plain
 
 
 class _Open:

@@ -44,19 +44,14 @@ class Keys:
     def __init__(self, findings: set[Finding]) -> None:
         self.values: dict[str, PlainValue] = {}
         self._findings = findings
-        self._unusual: dict[str, str] = {}  # text -> Perl's characters, where these aren't the text's UTF-8 bytes
+        self._unusual: dict[str, str] = {}  # text -> Perl's characters, where these differ
 
     def put(self, text: str, characters: str, value: PlainValue, offset: int) -> None:
         """Set `text` to `value`; `characters` is the key as Perl compares it. Raises Untranslatable on a collision."""
         if text in self.values:
-            if self._unusual.get(text, _as_bytes(text)) != characters:
+            if self._unusual.get(text, text) != characters:
                 raise Untranslatable(f"two different hash keys become the same text at byte {offset}")
             self._findings.add(Finding.DUPLICATE_KEYS)
-        if not text.isascii() or text != characters:
+        if text != characters:
             self._unusual[text] = characters
         self.values[text] = value
-
-
-def _as_bytes(text: str) -> str:
-    """The characters of a Perl byte string that holds `text` as UTF-8."""
-    return text.encode().decode("latin-1")

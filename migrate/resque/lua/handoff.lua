@@ -26,6 +26,9 @@
 --   {"failed", pushed now, error}: a push failed after others had been made; those have their bits
 --   an error reply (out of memory, read-only): nothing was written
 
+-- The last seq that a batch may have, and the arguments of a call that promises many more of its batch.
+local LAST_SEQ, BIG_CALL = 65535, 400
+
 local id = redis.call('GET', KEYS[1])
 if id ~= ARGV[1] then
   return {'target', id or ''}
@@ -92,6 +95,10 @@ end
 -- The first write: a server that is full or read-only refuses here, before anything has changed.
 local reply = redis.pcall('HSETNX', KEYS[3], ARGV[4], ARGV[5])
 if type(reply) == 'table' and reply.err then return reply end
+if reply == 1 and #ARGV > BIG_CALL then
+  -- A bitmap that grows bit by bit gets twice the room it needs (seen); this one will be filled, so it gets all at once.
+  redis.call('SETBIT', ledger, LAST_SEQ, 0)
+end
 
 for number = 1, queue_count do
   local count = #values[number]

@@ -104,7 +104,7 @@ class _Decoder:
         while True:
             if isinstance(item, _Container) and item.open:
                 if item.left:
-                    self._push(item)
+                    stack.append(item)
                     item = self._item()
                     continue
                 item.open = False
@@ -117,11 +117,6 @@ class _Decoder:
             else:
                 return item.value if isinstance(item, _Container) else item
             item = self._item()
-
-    def _push(self, container: _Container) -> None:
-        if len(self._stack) >= self._max_depth:
-            raise self._refused(f"nested deeper than {self._max_depth} levels", self.position)
-        self._stack.append(container)
 
     def _put(self, item: PlainValue | _Container) -> None:
         """Give the innermost open container its next item; in a hash the key follows the value."""
@@ -189,7 +184,7 @@ class _Decoder:
         if code in (codes.SX_ARRAY, codes.SX_HASH, codes.SX_FLAG_HASH):
             if name is not None:
                 self._strip(name, offset)
-            return self._open(code)
+            return self._open(code, offset)
         if code in codes.REFERENCES:
             raise self._refused("reference to a reference", offset)
         if code == codes.SX_OBJECT:
@@ -239,7 +234,9 @@ class _Decoder:
             raise self._refused("reference to a value that isn't there", offset)
         return self._seen[tag]
 
-    def _open(self, code: int) -> _Container:
+    def _open(self, code: int, offset: int) -> _Container:
+        if len(self._stack) >= self._max_depth:
+            raise self._refused(f"nested deeper than {self._max_depth} levels", offset)
         if code == codes.SX_FLAG_HASH:
             self._byte()  # restricted or not: a lock on the hash, which JSON hasn't
         count = self._length()
