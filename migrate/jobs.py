@@ -1,4 +1,4 @@
-"""The two records that flow through everything, one way: a QudoJob is read, a ResqueJob is pushed.
+"""The records that flow through everything, one way: a QudoJob is read, a ResqueJob is pushed; so with failures.
 
 Pure data: no I/O, no knowledge of either server.
 """
@@ -47,6 +47,30 @@ class QudoJob(msgspec.Struct, frozen=True, gc=False):
     run_after: int
     retry_cnt: int
     priority: int  #: higher runs first
+
+
+class QudoFailure(msgspec.Struct, frozen=True, gc=False):
+    """One row of Qudo's `exception_log`: a job failed; its row in `job` may be gone or wait for a retry."""
+
+    source: str
+    id: int  #: of the row in `exception_log`; the job's own id isn't known there
+    func_id: int
+    func: str
+    time: int  #: Unix second
+    message: bytes  #: as the Perl worker died
+    uniqkey: bytes | None
+    arg: bytes | None
+
+
+class ResqueFailure(msgspec.Struct, frozen=True, gc=False):
+    """One failure as Redis gets it."""
+
+    id: int  #: of the row in `exception_log`
+    time: int  #: of that row
+    fingerprint: str  #: of that row's content, 16 hex digits: ids come back
+    text: (
+        bytes | None
+    )  #: the entry of Resque's list of failures, UTF-8 JSON; None: only note that the row is dealt with
 
 
 class ResqueJob(msgspec.Struct, frozen=True, gc=False):

@@ -6,6 +6,8 @@ is, never decoded and encoded again.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import msgspec
 
 from migrate.config import Args, Delayed
 from migrate.decision import Decision
-from migrate.jobs import Identity, QudoJob, ResqueJob
+from migrate.jobs import Identity, QudoFailure, QudoJob, ResqueFailure, ResqueJob
 from migrate.qudo.serializers import Finding, to_json, to_value
 from migrate.resque.dialects import FACTS
 
@@ -51,28 +53,60 @@ class Translator:
 
         Raises Untranslatable with the reason.
         """
-        decision, facts = self.decision, self._facts
+        decision = self.decision
+        args, findings = self._args(job.arg)
+        early = job.run_after > now
+        extras = self._extras(job, identity, early)
+        payload = self._head + args + extras + b"}"
+        if not early or decision.delayed is not Delayed.SCHEDULER:
+            return Translation(ResqueJob(identity, decision.queue, payload), findings)
+        tail = extras if self._facts.delayed_extras else b""
+        text = self._delayed_head + args + self._delayed_tail + tail + b"}"
+        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text), findings)
+
+    def translate_failure(self, failure: QudoFailure) -> ResqueFailure:
+        """Make an entry of Resque's list of failures, so that resque-web shows it and can requeue it.
+
+        Raises Untranslatable with the reason.
+        """
+        args, _ = self._args(failure.arg)
+        parts = [self._head, args, self._qudo, b',"exception_log":%d' % failure.id]
+        if failure.uniqkey is not None:
+            parts.append(b',"uniqkey":' + _encode(readable(failure.uniqkey)))
+        parts.append(b"}")
+        if self._facts.retry_keys and self.decision.max_retry:
+            parts.append(b',"max_retry":%d,"retry_count":0' % self.decision.max_retry)  # requeued, it starts anew
+        parts.append(b"}")
+        error, *backtrace = readable(failure.message).rstrip().splitlines() or [""]
+        text = _encode(
+            {
+                "failed_at": time.strftime("%Y/%m/%d %H:%M:%S UTC", time.gmtime(failure.time)),
+                "payload": msgspec.Raw(b"".join(parts)),
+                "exception": "Qudo::Job",
+                "error": error,
+                "backtrace": [line.strip() for line in backtrace],
+                "worker": f"qudo:{failure.source}",
+                "queue": self.decision.queue,
+            }
+        )
+        return ResqueFailure(failure.id, failure.time, fingerprint(failure), text)
+
+    def _args(self, arg: bytes | None) -> tuple[bytes, tuple[Finding, ...]]:
+        """The text of Resque's list of arguments, and what is worth knowing of it."""
+        decision = self.decision
         value = to_json(
-            job.arg,
+            arg,
             decision.serializer,
             hint=decision.usual,
             bytes_mode=decision.bytes,
             blessed=decision.blessed,
             max_depth=self._max_depth,
         )
-        spread = self._spreads and value.text.lstrip()[:1] == b"["
-        args = value.text if spread else b"[" + value.text + b"]"
-        early = job.run_after > now
-        extras = self._extras(job, identity, early)
-        payload = self._head + args + extras + b"}"
         findings = value.findings
-        if facts.exact_integers and findings:
+        if findings and self._facts.exact_integers:
             findings = tuple(finding for finding in findings if finding is not Finding.BIG_INTEGER)
-        if not early or decision.delayed is not Delayed.SCHEDULER:
-            return Translation(ResqueJob(identity, decision.queue, payload), findings)
-        tail = extras if facts.delayed_extras else b""
-        text = self._delayed_head + args + self._delayed_tail + tail + b"}"
-        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text), findings)
+        spread = self._spreads and value.text.lstrip()[:1] == b"["
+        return value.text if spread else b"[" + value.text + b"]", findings
 
     def _extras(self, job: QudoJob, identity: Identity, early: bool) -> bytes:
         """The keys behind class and args: where the job came from, and what its dialect reads."""
@@ -108,6 +142,15 @@ def expected_args(job: QudoJob, decision: Decision) -> Sequence[object]:
         max_depth=FACTS[decision.dialect].max_depth - _LEVELS_AROUND,
     )
     return value if decision.args is Args.SPREAD and isinstance(value, list) else [value]
+
+
+def fingerprint(failure: QudoFailure) -> str:
+    """What tells a row of `exception_log` from another that gets the same id later."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (failure.func.encode(), b"%d" % failure.time, failure.message, failure.uniqkey, failure.arg):
+        digest.update(b"-" if part is None else b"%d:" % len(part))
+        digest.update(part or b"")
+    return digest.hexdigest()
 
 
 def readable(text: bytes) -> str:

@@ -18,6 +18,9 @@ from migrate.cli.options import (
     common,
 )
 from migrate.config import DEFAULT_PATH
+from migrate.demo import tell
+from migrate.demo.narrator import Narrator
+from migrate.demo.shop import FEWEST_JOBS
 from migrate.engine import init as init_engine
 from migrate.engine.drain import DrainOptions
 from migrate.engine.plan import plan as engine_plan
@@ -31,7 +34,7 @@ from migrate.resque.dialects import Dialect
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, where):
+    for command in (init, plan, rehearse, run, where, demo):
         app.command()(command)
 
 
@@ -163,3 +166,29 @@ def where(
     else:
         show.show_story(story)
     raise typer.Exit(0 if story.state != "unknown" else 1)
+
+
+def demo(
+    context: typer.Context,
+    jobs: Annotated[int, typer.Option(min=FEWEST_JOBS, help="Jobs that wait in the shop's Qudo.")] = 5000,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder, and say how to go on playing.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Tell the whole story on a small shop and an embedded Redis: no set-up, nothing left behind."""
+    options = common(context, config, json, quiet, log_format)
+    silent = options.json or options.quiet
+    result = tell(
+        jobs,
+        keep=keep,
+        narrator=Narrator(silent=silent),
+        visible=not silent,
+        options=("--log-format", options.log_format),
+    )
+    if options.json:
+        printing.print_json(result)
+    elif options.quiet:
+        typer.echo(result.summary)
+    raise typer.Exit(result.exit_status)

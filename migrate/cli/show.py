@@ -34,6 +34,7 @@ def show_run(result: RunResult) -> None:
     rate = ""
     if not result.dry_run and totals.seconds > 0 and totals.moved:
         rate = f", {totals.moved / totals.seconds:,.0f} jobs/s"
+    imported = f"; {totals.imported:,} failures imported" if totals.imported else ""
     stays = _stays(
         untranslatable=totals.untranslatable,
         in_flight=totals.in_flight,
@@ -43,7 +44,7 @@ def show_run(result: RunResult) -> None:
     )
     console.print(
         f"[bold]{totals.moved:,}[/] jobs {verb}, [bold]{totals.handed_off:,}[/]"
-        f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate}; left in Qudo: {stays}",
+        f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate}; left in Qudo: {stays}{imported}",
         soft_wrap=True,
     )
     print_errors(console, result.errors)

@@ -42,7 +42,9 @@ def fill(path: Path, shop: Shop) -> None:
     try:
         tables.qudo.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(tables.func.insert(), [{"id": number, "name": name} for name, number in func_ids.items()])
+            connection.execute(
+                tables.func.insert(), [{"id": number, "name": name} for name, number in func_ids.items()]
+            )
             connection.execute(tables.job.insert(), jobs)
             connection.execute(tables.exception_log.insert(), failures)
     finally:

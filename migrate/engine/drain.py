@@ -17,6 +17,7 @@ from migrate.engine import over
 from migrate.engine.batches import Batches
 from migrate.engine.choosing import Chooser, Prepared
 from migrate.engine.delivery import Delivery
+from migrate.engine.failures import FailuresImport
 from migrate.engine.pacing import DEFAULT_CAP, SMALL_CAP, ChunkSize
 from migrate.engine.patience import Patience
 from migrate.engine.reporters import Reporter
@@ -79,6 +80,8 @@ class Drain:
         cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
         self._size = ChunkSize(cap)
         self._chooser = Chooser(source, self._routing, self._batches, self._size, tally, stop)
+        self._failures = FailuresImport(source, target, self._routing, tally, stop)
+        self._import = config.failures.import_
         self._fenced_at = time.monotonic()
 
     def run(self) -> None:
@@ -94,6 +97,8 @@ class Drain:
                 self._recover()
                 self._pass()
                 left = self._last_look()
+                if not left.movable:
+                    self._failures.run(self._import)
             except Unavailable as error:
                 self._after_fault(error)
                 continue
@@ -127,6 +132,7 @@ class Drain:
             return outbox.moved_seqs(connection, record)
 
     def _finish(self) -> None:
+        """Settle what needs proof that Redis has it on disk: one fence for chunk records and Qudo's mark."""
         if self._delivery.undeliverable:
             identity, reason = next(iter(self._delivery.undeliverable.items()))
             raise Refused(
@@ -134,7 +140,7 @@ class Drain:
                 f" the first is {identity}: {reason}",
                 advice="they are safe in qudo_migrate_outbox; use the version of qudo-migrate that moved them",
             )
-        self._delivery.forget_durable()
+        self._failures.mark(durable=self._delivery.forget_durable(may_save=self._failures.unmarked > 0))
 
     # -- one pass: read, translate, move, hand off, each step overlapping the next one's work --
 

@@ -6,7 +6,7 @@ from array import array
 from typing import NamedTuple
 
 from migrate.config import Config
-from migrate.engine import binding, delivery
+from migrate.engine import binding, delivery, failures
 from migrate.engine.drain import DrainOptions
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
@@ -53,6 +53,8 @@ def dry_run(
     movable = tally.left.pop("not_moved", 0)
     _count(tally, list(kinds), by_priority, movable if options.limit is None else min(movable, options.limit))
     tally.left["kept"] += movable - tally.moved_total
+    mode = config.failures.import_
+    tally.imported = len(failures.select(source, routing, mode, has_our_tables=has_our_tables).imported)
     tally.handed_off = tally.moved_total + (delivery.count_undelivered(source, target) if has_our_tables else 0)
 
 

@@ -109,19 +109,26 @@ class Routing:
 
     def translator(self, row: Row) -> Translator:
         """The translator of a row's func and band. Raises Untranslatable for a func id that `func` doesn't have."""
-        key = (row.func_id, row.priority)
+        return self._translator(row.func_id, row.priority)
+
+    def _translator(self, func_id: int, priority: int) -> Translator:
+        key = (func_id, priority)
         translator = self._translators.get(key)
         if translator is None:
-            routed = self.known(row.func_id)
+            routed = self.known(func_id)
             if routed is None:
-                raise Untranslatable(f"unknown func id {row.func_id}")
+                raise Untranslatable(f"unknown func id {func_id}")
             if not routed.name:
-                raise Untranslatable(f"the func with id {row.func_id} has an empty name")
+                raise Untranslatable(f"the func with id {func_id} has an empty name")
             if len(self._translators) >= MOST_TRANSLATORS:  # priorities may be anything
                 self._translators.clear()
-            decision = decide(self._config, routed.name, row.priority, self._usual(row.func_id, routed.route))
+            decision = decide(self._config, routed.name, priority, self._usual(func_id, routed.route))
             translator = self._translators[key] = Translator(self._source.name, decision)
         return translator
+
+    def failure_translator(self, func_id: int) -> Translator:
+        """The translator of a func's failures: they tell no priority. Raises Untranslatable for an unknown func id."""
+        return self._translator(func_id, 0)
 
     def translate(self, row: Row, arg: bytes | None, identity: Identity, now: int) -> tuple[Translator, Translation]:
         """Translate a row. Raises Untranslatable."""

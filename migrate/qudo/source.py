@@ -6,6 +6,7 @@ Reads server variables and the catalogue; writes nothing but session settings.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,7 @@ def _begin_explicitly(engine: Engine) -> None:
 
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
+        connection.create_function("md5", 1, _md5, deterministic=True)
 
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("qudo_migrate_writes", False)
@@ -201,6 +203,14 @@ def _begin_explicitly(engine: Engine) -> None:
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
+
+
+def _md5(value: bytes | str | None) -> str | None:
+    """MySQL's MD5(), which SQLite lacks: a fingerprint of job data, no secret."""
+    if value is None:
+        return None
+    data = value.encode() if isinstance(value, str) else value
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _sqlite_facts(source: Source, connection: Connection) -> ServerFacts:

@@ -18,27 +18,32 @@ from migrate.resque.target import Target
 
 #: Seconds that the server may take to reach the disk and its replicas.
 FENCE_SECONDS = 10.0
+#: Seconds that a snapshot may take where there is no append-only file.
+SAVE_SECONDS = 120.0
 #: Seconds after the fence until an `everysec` append file has it, by Redis's own rule.
 EVERYSEC_SECONDS = 2.0
 
 
-def fence(target: Target) -> str:
+def fence(target: Target, *, may_save: bool = False) -> str:
     """Wait until all writes so far are durable; returns how that is known.
 
+    `may_save`: where there is no append-only file, have a snapshot made, which forks the server.
     Raises Refused when this Redis gives no such proof.
     """
     with target.one_connection() as client:
         before = _persistence(client)
         client.incr(target.keys.fence)
         replicas = int(client.info("replication")["connected_slaves"])
-        how = _on_disk(client, before, target.label)
+        how = _on_disk(client, before, target.label, may_save=may_save)
         if replicas and int(client.wait(replicas, int(FENCE_SECONDS * 1000))) < replicas:
             raise Refused(f"target {target.label}: its replicas don't follow", advice="look at their lag")
     return f"{how}, {replicas} replicas" if replicas else how
 
 
-def _on_disk(client: Redis, before: Mapping[str, Any], label: str) -> str:
+def _on_disk(client: Redis, before: Mapping[str, Any], label: str, *, may_save: bool) -> str:
     if not int(before.get("aof_enabled", 0)):
+        if may_save:
+            return _by_snapshot(client, label)
         raise Refused(
             f"target {label}: no append-only file: a crash would forget jobs, and it can't be known which",
             advice="set appendonly yes",
@@ -76,6 +81,26 @@ def _on_disk_before_waitaof(client: Redis, before: Mapping[str, Any], label: str
             raise Refused(f"target {label}: the append-only file lags behind", advice="look at its disk")
         before = now
         time.sleep(EVERYSEC_SECONDS)
+
+
+def _by_snapshot(client: Redis, label: str) -> str:
+    """A completed BGSAVE that began after the fence."""
+    deadline = time.monotonic() + SAVE_SECONDS
+    began = False
+    while time.monotonic() < deadline:
+        now = _persistence(client)
+        if not int(now.get("rdb_bgsave_in_progress", 0)):
+            if began:
+                if now.get("rdb_last_bgsave_status") == "ok":
+                    return "a snapshot"
+                break
+            try:
+                client.bgsave()
+            except ResponseError as error:
+                raise Refused(f"target {label}: it can't make a snapshot: {error}") from error
+            began = True
+        time.sleep(0.05)
+    raise Refused(f"target {label}: no snapshot was completed", advice="look at its log and its disk")
 
 
 def _persistence(client: Redis) -> Mapping[str, Any]:

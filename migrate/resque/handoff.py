@@ -34,7 +34,7 @@ class HandOff:
     def __init__(self, target: Target, source: str) -> None:
         self._target = target
         self._source = source
-        self._script = lua.source("handoff")
+        self._script = lua.source("guard", "handoff")
 
     def push(self, jobs: Sequence[ResqueJob], *, target_id: str, beat: int) -> HandedOff:
         """Hand off jobs of one batch, in order; those of one queue stay in order.
@@ -51,22 +51,26 @@ class HandOff:
 
     def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int) -> HandedOff:
         keys, arguments = _call(self._target, jobs, target_id, beat, self._source)
-        reply = self._target.run(self._script, keys, arguments)
-        match reply[0]:
-            case b"ok":
-                return HandedOff(int(reply[1]), int(reply[2]))
-            case b"target":
-                raise binding.wrong_target(self._target, target_id, reply[1].decode())
-            case b"behind":
-                raise binding.older_than_known(self._target, beat, int(reply[1]))
-            case b"type":
-                key, kind = reply[1].decode("utf-8", "replace"), reply[2].decode()
-                raise UsageError(
-                    f"target {self._target.label}: {key[:120]} is a {kind}: something else than Resque uses this name",
-                    advice="remove that key, or choose another queue or namespace; nothing was pushed",
-                )
-            case _:
-                raise ServerError(f"target {self._target.label}: {reply[2].decode('utf-8', 'replace')}")
+        return outcome(self._target.run(self._script, keys, arguments), self._target, target_id, beat)
+
+
+def outcome(reply: Any, target: Target, target_id: str, beat: int) -> HandedOff:
+    """What a pushing script answered. Raises TargetMismatch, UsageError, ServerError."""
+    match reply[0]:
+        case b"ok":
+            return HandedOff(int(reply[1]), int(reply[2]))
+        case b"target":
+            raise binding.wrong_target(target, target_id, reply[1].decode())
+        case b"behind":
+            raise binding.older_than_known(target, beat, int(reply[1]))
+        case b"type":
+            key, kind = reply[1].decode("utf-8", "replace"), reply[2].decode()
+            raise UsageError(
+                f"target {target.label}: {key[:120]} is a {kind}: something else than Resque uses this name",
+                advice="remove that key, or choose another queue or namespace; nothing was pushed",
+            )
+        case _:
+            raise ServerError(f"target {target.label}: {reply[2].decode('utf-8', 'replace')}")
 
 
 def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:

@@ -45,6 +45,10 @@ class Keys:
         """The job that a worker is at: `{queue, run_at, payload}`."""
         return self._of(f"worker:{worker_id}")
 
+    def failure_ledger(self, source: str, bucket: int) -> bytes:
+        """The hash of the imported rows of one bucket: row within the bucket -> fingerprint."""
+        return self._of(f"{OURS}:failures:{source}:{bucket}")
+
     def ledger(self, batch: int) -> bytes:
         """The bitmap of a batch: bit `seq` set means handed off."""
         return self._of(f"{OURS}:ledger:{batch:016x}")

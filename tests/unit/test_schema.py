@@ -39,19 +39,10 @@ from migrate.qudo.source import Source
 from migrate.resque.dialects import FACTS, Dialect
 from migrate.resque.looking import Place
 from migrate.translate import Translator
+from tests.schemas import REGISTRY, SCHEMAS, check
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "schema" / "json").glob("*.json"))}
-REGISTRY: Registry[Any] = Registry().with_resources(
-    (schema["$id"], Resource.from_contents(schema)) for schema in SCHEMAS.values()
-)
 NOW = 1_800_000_000
-
-
-def check(document: object, name: str, part: str = "") -> None:
-    """Raise ValidationError unless the document is what schema/json/NAME.schema.json describes, or a part of it."""
-    identifier = SCHEMAS[f"{name}.schema.json"]["$id"]
-    Draft202012Validator({"$ref": identifier + part}, registry=REGISTRY).validate(document)
 
 
 def encoded(record: msgspec.Struct) -> Any:

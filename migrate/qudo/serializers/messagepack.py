@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from migrate.errors import Untranslatable
+from migrate.qudo.serializers.cursor import Cursor
 from migrate.qudo.serializers.json_text import DEEPEST, EXACT_INTEGER
 from migrate.qudo.serializers.kinds import BytesMode, Decoded, Finding, PlainValue, ordered
 from migrate.qudo.serializers.strings import Keys, Strings
@@ -47,8 +47,7 @@ def decode(data: bytes, bytes_mode: BytesMode, max_depth: int) -> Decoded:
     """
     decoder = _Decoder(data, bytes_mode, min(max_depth, DEEPEST))
     value = decoder.value()
-    if decoder.position != len(data):
-        raise Untranslatable(f"MessagePack ends at byte {decoder.position}, {len(data) - decoder.position} more follow")
+    decoder.finish()
     return Decoded(value, ordered(decoder.findings))
 
 
@@ -75,146 +74,114 @@ def _as_text(value: Any, strings: Strings) -> PlainValue:
     return plain
 
 
-class _Open:
-    """A container whose items are still to come."""
+class _Container:
+    """A map or array; its items are still to come."""
 
-    __slots__ = ("items", "key", "keys", "left")
+    __slots__ = ("items", "keys", "left")
 
     def __init__(self, left: int, keys: Keys | None) -> None:
         self.left = left
         self.keys = keys  # None: an array
         self.items: list[PlainValue] = []
-        self.key = _NO_KEY
 
-    def put(self, value: PlainValue) -> None:
-        self.left -= 1
-        if self.keys is None:
-            self.items.append(value)
-        else:
-            text, characters, offset = self.key
-            self.keys.put(text, characters, value, offset)
-
-    def closed(self) -> PlainValue:
+    @property
+    def value(self) -> PlainValue:
         return self.items if self.keys is None else self.keys.values
 
 
-class _Key(NamedTuple):
-    text: str
-    characters: str
-    offset: int
+class _Decoder(Cursor):
+    """Reads with a stack of its own: deep data must not meet Python's recursion limit."""
 
-
-_NO_KEY = _Key("", "", 0)
-
-
-class _Decoder:
-    """Reads values with a stack of its own: deep data must not meet Python's recursion limit."""
+    name = "MessagePack"
 
     def __init__(self, data: bytes, bytes_mode: BytesMode, max_depth: int) -> None:
-        self.position = 0
+        super().__init__(data)
         self.findings: set[Finding] = set()
-        self._data = data
-        self._max_depth = max_depth
         self._strings = Strings(bytes_mode, self.findings)
+        self._max_depth = max_depth
+        self._stack: list[_Container] = []  # those that are not full yet
 
     def value(self) -> PlainValue:
-        stack: list[_Open] = []
-        while True:
-            if stack and stack[-1].keys is not None:
-                stack[-1].key = self._key()
-            item = self._item()
-            if isinstance(item, _Open):
-                if len(stack) >= self._max_depth:
-                    raise Untranslatable(
-                        f"MessagePack nested deeper than {self._max_depth} levels at byte {self.position}"
-                    )
-                if item.left:
-                    stack.append(item)
-                    continue
-                item = item.closed()
-            while stack:
-                stack[-1].put(item)
-                if stack[-1].left:
-                    break
-                item = stack.pop().closed()
+        """Read one value, to its last item."""
+        root = self._item()
+        stack = self._stack
+        while stack:
+            parent = stack[-1]
+            if not parent.left:
+                stack.pop()
+                continue
+            parent.left -= 1
+            if parent.keys is None:
+                parent.items.append(self._item())
             else:
-                return item
+                offset = self.position
+                text, identity = self._key()
+                parent.keys.put(text, identity, self._item(), offset)
+        return root
 
-    def _item(self) -> PlainValue | _Open:
-        """One scalar, or a container whose items follow."""
-        code = self._byte()
+    def _item(self) -> PlainValue:
+        """One scalar, or a container that is filled later, being the innermost of the stack."""
+        code = self.byte()
         if code < 0x80:
             return code
         if code >= 0xE0:
             return code - 0x100
+        if 0xA0 <= code < 0xC0:
+            return self._text(code & 0x1F)
+        if code < 0xA0:
+            return self._open(code & 0x0F, is_map=code < 0x90)
         if code in _NUMBERS:
             return self._number(code)
         if code in _CONSTANTS:
             return _CONSTANTS[code]
-        if code < 0x90 or code in (0xDE, 0xDF):
-            return self._open(code & 0x0F if code < 0x90 else self._length(code), 2)
-        if code < 0xA0 or code in (0xDC, 0xDD):
-            return self._open(code & 0x0F if code < 0xA0 else self._length(code), 1)
-        return self._string(code)[0]
+        if code not in _LENGTH_BYTES:
+            what = "extension type" if code in _EXTENSIONS else "type 0xc1, which is never used,"
+            raise self.refused(what, self.position - 1)
+        length = self._length(code)
+        return self._open(length, is_map=code >= 0xDE) if code >= 0xDC else self._text(length)
 
-    def _key(self) -> _Key:
-        """A map's key. Perl writes strings; an integer is the key that Perl makes of it, its decimal text."""
+    def _key(self) -> tuple[str, bytes]:
+        """A map's key as text and as Perl's bytes. Perl writes strings; it makes an integer its decimal text."""
         offset = self.position
-        code = self._byte()
-        if code < 0x80 or code >= 0xE0:
-            text = str(code if code < 0x80 else code - 0x100)
-            return _Key(text, text, offset)
-        if code in _NUMBERS and code >= 0xCC:
-            text = str(self._number(code))
-            return _Key(text, text, offset)
-        if 0xA0 <= code < 0xC0 or code in (0xD9, 0xDA, 0xDB, 0xC4, 0xC5, 0xC6):
-            text, raw = self._string(code)
-            return _Key(text, raw.decode("latin-1"), offset)
-        raise Untranslatable(f"MessagePack map key that is neither string nor integer at byte {offset}")
+        code = self.byte()
+        if 0xA0 <= code < 0xC0:
+            length = code & 0x1F
+        elif code in _LENGTH_BYTES and code < 0xDC:
+            length = self._length(code)
+        elif code < 0x80 or code >= 0xE0 or 0xCC <= code <= 0xD3:
+            self.position = offset
+            text = str(self._item())
+            return text, text.encode()
+        else:
+            raise self.refused("map key that is neither string nor integer", offset)
+        text = self._text(length)
+        return text, self.data[self.position - length : self.position]
 
     def _number(self, code: int) -> int | float:
         reader = _NUMBERS[code]
         offset = self.position - 1
-        number: int | float = reader.unpack(self._take(reader.size))[0]
+        number: int | float = reader.unpack(self.take(reader.size))[0]
         if isinstance(number, float):
             if not math.isfinite(number):
-                raise Untranslatable(f"MessagePack float that JSON can't hold (NaN or infinity) at byte {offset}")
+                raise self.refused("float that JSON can't hold (NaN or infinity)", offset)
         elif abs(number) > EXACT_INTEGER:
             self.findings.add(Finding.BIG_INTEGER)
         return number
 
-    def _string(self, code: int) -> tuple[str, bytes]:
-        if code in _EXTENSIONS:
-            raise Untranslatable(f"MessagePack extension type at byte {self.position - 1}")
-        if code == 0xC1:
-            raise Untranslatable(f"MessagePack type 0xc1, which is never used, at byte {self.position - 1}")
-        length = code & 0x1F if code < 0xC0 else self._length(code)
-        offset = self.position
-        raw = self._take(length)
-        return self._strings.text(raw, offset), raw
+    def _text(self, length: int) -> str:
+        raw = self.take(length)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return self._strings.text(raw, self.position - length)
 
-    def _open(self, count: int, bytes_each: int) -> _Open:
-        """Start a container; each of its items takes at least one byte, so a larger count is a lie."""
-        if count * bytes_each > len(self._data) - self.position:
-            raise self._truncated()
-        return _Open(count, Keys(self.findings) if bytes_each == 2 else None)
+    def _open(self, count: int, *, is_map: bool) -> PlainValue:
+        self.expect(count, 2 if is_map else 1)
+        if len(self._stack) >= self._max_depth:
+            raise self.refused(f"nested deeper than {self._max_depth} levels", self.position)
+        container = _Container(count, Keys(self.findings) if is_map else None)
+        self._stack.append(container)
+        return container.value
 
     def _length(self, code: int) -> int:
-        return int.from_bytes(self._take(_LENGTH_BYTES[code]), "big")
-
-    def _byte(self) -> int:
-        position = self.position
-        if position >= len(self._data):
-            raise self._truncated()
-        self.position = position + 1
-        return self._data[position]
-
-    def _take(self, count: int) -> bytes:
-        position = self.position
-        self.position = position + count
-        if self.position > len(self._data):
-            raise self._truncated()
-        return self._data[position : self.position]
-
-    def _truncated(self) -> Untranslatable:
-        return Untranslatable(f"MessagePack is cut off: more is announced than its {len(self._data)} bytes hold")
+        return int.from_bytes(self.take(_LENGTH_BYTES[code]), "big")

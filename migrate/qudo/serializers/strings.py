@@ -44,14 +44,17 @@ class Keys:
     def __init__(self, findings: set[Finding]) -> None:
         self.values: dict[str, PlainValue] = {}
         self._findings = findings
-        self._unusual: dict[str, str] = {}  # text -> Perl's characters, where these differ
+        self._identities: dict[str, bytes | str] = {}  # text -> its key, where that isn't the text's UTF-8
 
-    def put(self, text: str, characters: str, value: PlainValue, offset: int) -> None:
-        """Set `text` to `value`; `characters` is the key as Perl compares it. Raises Untranslatable on a collision."""
+    def put(self, text: str, identity: bytes | str, value: PlainValue, offset: int) -> None:
+        """Set `text` to `value`. `identity` is the key as Perl compares it: its bytes, or its text when it has
+        characters that are no bytes. Raises Untranslatable on a collision.
+        """
+        plain = text.encode()
         if text in self.values:
-            if self._unusual.get(text, text) != characters:
+            if self._identities.get(text, plain) != identity:
                 raise Untranslatable(f"two different hash keys become the same text at byte {offset}")
             self._findings.add(Finding.DUPLICATE_KEYS)
-        if text != characters:
-            self._unusual[text] = characters
+        if identity != plain:
+            self._identities[text] = identity
         self.values[text] = value

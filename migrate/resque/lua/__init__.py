@@ -7,6 +7,7 @@ from importlib import resources
 
 
 @cache
-def source(name: str) -> str:
-    """The text of `<name>.lua`."""
-    return (resources.files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
+def source(*names: str) -> str:
+    """The text of `<name>.lua`, behind that of the files that it needs before it."""
+    folder = resources.files(__name__)
+    return "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)

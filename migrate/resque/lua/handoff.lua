@@ -1,5 +1,6 @@
 -- Hands off the jobs of one batch, each once: pushes those whose ledger bit is clear, then sets the bit.
 -- Atomic: no other client sees a push without its bit. Nothing is written unless every check passes.
+-- Needs guard.lua before it.
 --
 -- KEYS
 --   1  string  target id of this Redis
@@ -29,24 +30,11 @@
 -- The last seq that a batch may have, and the arguments of a call that promises many more of its batch.
 local LAST_SEQ, BIG_CALL = 65535, 400
 
-local id = redis.call('GET', KEYS[1])
-if id ~= ARGV[1] then
-  return {'target', id or ''}
-end
-local beat = tonumber(redis.call('GET', KEYS[2]) or '0')
-local known = tonumber(ARGV[2])
-if known > 0 and beat < known - tonumber(ARGV[3]) then
-  return {'behind', tostring(beat)}
-end
+local wrong = wrong_target(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if wrong then return wrong end
 
 local queue_count = tonumber(ARGV[6])
 
-local function is_type(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == wanted or found == 'none', found
-end
-
--- Lua is not rolled back: a WRONGTYPE in the middle would leave "handed off" without a job (seen).
 local fixed = {{3, 'hash'}, {4, 'string'}, {5, 'set'}, {6, 'zset'}}
 for _, check in ipairs(fixed) do
   local good, found = is_type(KEYS[check[1]], check[2])

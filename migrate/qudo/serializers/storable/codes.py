@@ -43,16 +43,7 @@ SX_BOOLEAN_FALSE = 35
 LAST = SX_BOOLEAN_FALSE
 
 REFERENCES = frozenset((SX_REF, SX_OVERLOAD, SX_WEAKREF, SX_WEAKOVERLOAD))
-
-CONSTANTS: dict[int, bool | None] = {
-    SX_UNDEF: None,
-    SX_SV_UNDEF: None,
-    SX_SVUNDEF_ELEM: None,
-    SX_SV_YES: True,
-    SX_SV_NO: False,
-    SX_BOOLEAN_TRUE: True,
-    SX_BOOLEAN_FALSE: False,
-}
+WEAK = frozenset((SX_WEAKREF, SX_WEAKOVERLOAD))
 
 #: What JSON has no place for.
 REFUSED = {

@@ -1,0 +1,150 @@
+"""Importing Qudo's failures: which rows of `exception_log` become Resque failures, and that each does once.
+
+Reads `exception_log`, `job`, the outbox and `job_status`; pushes into Resque's list of failures; then, behind a durable
+fence, sets Qudo's own mark `retried`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from migrate.config import FailureImport
+from migrate.engine import binding as pair
+from migrate.engine.results import Tally
+from migrate.engine.routing import Routing
+from migrate.engine.stopping import Stop
+from migrate.errors import Interrupted, Untranslatable
+from migrate.jobs import QudoFailure, ResqueFailure
+from migrate.qudo import binding, exceptions
+from migrate.qudo.exceptions import Mark
+from migrate.qudo.source import Source
+from migrate.resque import failures as resque_failures
+from migrate.resque.target import Target
+from migrate.translate import fingerprint
+
+#: Distinct failures that are held in memory at a time: about 100 bytes each.
+MARKS_IN_MEMORY = 200_000
+#: Rows, and bytes of them, that one push carries.
+PUSH_ROWS = 200
+PUSH_BYTES = 4 * 1024 * 1024
+#: The finding of a row whose push nothing has proved durable: it keeps its mark, and is known to the ledger.
+NOT_MARKED = "failures imported, not marked as retried: this Redis gives no proof that it has them on disk"
+
+
+class Selected(NamedTuple):
+    """What is to be done with rows: ids ascending."""
+
+    imported: list[int]  #: become failures
+    crossed: list[int]  #: their job has crossed to Resque and goes on there: only noted
+
+
+def select(source: Source, routing: Routing, mode: FailureImport, *, has_our_tables: bool) -> Selected:
+    """Choose rows by `[failures] import`, of funcs that move. Goes through the tables in parts, to bound memory."""
+    func_ids = [func_id for func_id, routed in routing.funcs.items() if routed.moves]
+    if mode is FailureImport.NONE or not func_ids:
+        return Selected([], [])
+    if mode is FailureImport.ALL:
+        return Selected([mark.id for mark in exceptions.failures(source, func_ids, 0, 1) if not mark.retried], [])
+    total = sum(1 for _ in exceptions.failures(source, func_ids, 0, 1))
+    parts = total // MARKS_IN_MEMORY + 1
+    imported: list[int] = []
+    crossed: list[int] = []
+    for part in range(parts):
+        final, moved = _final(source, func_ids, part, parts, has_our_tables=has_our_tables)
+        imported += final
+        crossed += moved
+    return Selected(sorted(imported), sorted(crossed))
+
+
+def _final(
+    source: Source, func_ids: Sequence[int], part: int, parts: int, *, has_our_tables: bool
+) -> tuple[list[int], list[int]]:
+    """The newest row of each job, unless it was put back, waits again, has crossed, or was completed later."""
+    newest: dict[int, Mark] = {mark.fingerprint: mark for mark in exceptions.failures(source, func_ids, part, parts)}
+    if not newest:
+        return [], []
+    for mark in exceptions.waiting_jobs(source, func_ids, part, parts):
+        newest.pop(mark.fingerprint, None)
+    for mark in exceptions.completed_jobs(source, func_ids, part, parts):
+        failed = newest.get(mark.fingerprint)
+        if failed is not None and mark.time >= failed.time:  # started after it had failed
+            del newest[mark.fingerprint]
+    crossed: list[int] = []
+    for mark in exceptions.moved_jobs(source, func_ids, part, parts) if has_our_tables else ():
+        failed = newest.get(mark.fingerprint)
+        if failed is not None and mark.time >= failed.time:  # a later failure is another job's
+            crossed.append(newest.pop(mark.fingerprint).id)
+    return [mark.id for mark in newest.values() if not mark.retried], crossed
+
+
+class FailuresImport:
+    """Imports one source's failures. Safe to repeat and side by side: the ledger is the arbiter."""
+
+    def __init__(self, source: Source, target: Target, routing: Routing, tally: Tally, stop: Stop) -> None:
+        self._source = source
+        self._target = target
+        self._routing = routing
+        self._tally = tally
+        self._stop = stop
+        self._entered: list[tuple[int, int]] = []  # id and time of rows that Redis has now
+
+    def run(self, mode: FailureImport) -> None:
+        """Import what `mode` says. Raises Interrupted between pushes, and the servers' errors."""
+        selected = select(self._source, self._routing, mode, has_our_tables=True)
+        self._entered = []
+        for rows in self._pages(selected.imported):
+            failures = [failure for row in rows if (failure := self._translate(row)) is not None]
+            self._push(failures)
+            self._entered += [(failure.id, failure.time) for failure in failures]
+        for rows in self._pages(selected.crossed):
+            self._push([ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows])
+
+    def _pages(self, ids: Sequence[int]) -> Iterator[list[QudoFailure]]:
+        """Rows in pages bounded in rows and bytes."""
+        for start in range(0, len(ids), PUSH_ROWS):
+            page: list[int] = []
+            size = 0
+            for row_id, row_bytes in exceptions.sizes(self._source, ids[start : start + PUSH_ROWS]):
+                if page and size + row_bytes > PUSH_BYTES:
+                    yield self._read(page)
+                    page, size = [], 0
+                page.append(row_id)
+                size += row_bytes
+            if page:
+                yield self._read(page)
+
+    def _read(self, ids: Sequence[int]) -> list[QudoFailure]:
+        if self._stop.requested:
+            raise Interrupted(f"source {self._source.name}: stopped while importing failures")
+        return exceptions.rows(self._source, self._routing.names, ids)
+
+    def _translate(self, row: QudoFailure) -> ResqueFailure | None:
+        """The failure as Resque has it; None when its arg can't be expressed: it stays where it is, and is counted."""
+        try:
+            return self._routing.failure_translator(row.func_id).translate_failure(row)
+        except Untranslatable as error:
+            self._tally.findings[row.func, f"failure stays in exception_log: {error.message}"] += 1
+            return None
+
+    def _push(self, failures: Sequence[ResqueFailure]) -> None:
+        with self._source.reading() as connection:
+            held = binding.read(connection)
+        with pair.named(self._source):
+            done = resque_failures.enter(
+                self._target, self._source.name, failures, target_id=held.target_id or "", beat=held.beat
+            )
+        self._tally.imported += done.pushed
+
+    @property
+    def unmarked(self) -> int:
+        """How many imported rows don't have Qudo's mark yet."""
+        return len(self._entered)
+
+    def mark(self, *, durable: bool) -> None:
+        """Set Qudo's mark, unless a crash of Redis could still forget the failures. Safe to repeat."""
+        if durable:
+            exceptions.mark_retried(self._source, self._entered)
+        elif self._entered:
+            self._tally.findings["(all)", NOT_MARKED] += len(self._entered)
+        self._entered = []

@@ -1,0 +1,148 @@
+"""Qudo's `exception_log`: its rows, and what else is known of the jobs they tell of. Writes only the mark `retried`.
+
+Every failure writes a row there, retried or not, without a job id: what belongs together is told by func, uniqkey and
+arg. Their fingerprints are made by the server, so that no arg travels only to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, LargeBinary, String, Table, cast, func, literal, select, update
+
+from migrate.jobs import QudoFailure
+from migrate.qudo import tables
+from migrate.qudo.source import Source
+
+log = tables.exception_log.c
+status = tables.job_status.c
+
+#: Rows whose fingerprints one statement reads.
+MARKS_PER_PAGE = 5000
+#: Rows that one transaction marks.
+MARKED_TOGETHER = 200
+
+
+class Mark(NamedTuple):
+    """One row by its fingerprint. Two rows with the same one tell of the same job, or of jobs nobody can tell apart."""
+
+    id: int
+    fingerprint: int  #: 128 bits
+    time: int  #: Unix second; what it means is the query's matter
+    retried: bool
+
+
+def _fingerprint(table: Table) -> ColumnElement[str]:
+    """SQL for the MD5 of func, uniqkey and arg, NULLs apart from empty ones."""
+    key = func.coalesce(func.hex(cast(table.c.uniqkey, LargeBinary)), literal("-"))
+    arg = func.coalesce(func.md5(cast(table.c.arg, LargeBinary)), literal("-"))
+    return func.md5(cast(table.c.func_id, String(20)) + literal(":") + key + literal(":") + arg)
+
+
+def failures(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
+    """The marks of all rows of these funcs, by id. `time`: when it failed."""
+    yield from _marks(source, tables.exception_log, log.exception_time, log.retried, func_ids, part, parts)
+
+
+def waiting_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
+    """The marks of all rows in `job`, whoever holds them."""
+    yield from _marks(source, tables.job, tables.job.c.enqueue_time, None, func_ids, part, parts)
+
+
+def completed_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
+    """The marks of jobs that worker classes with `set_job_status` reported as completed. `time`: when they started."""
+    condition = status.status == "completed"
+    yield from _marks(source, tables.job_status, status.job_start_time, None, func_ids, part, parts, condition)
+
+
+def moved_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
+    """The marks of all rows in the outbox; the id is Qudo's. `time`: when they moved."""
+    outbox = tables.outbox.c
+    after = (-1, -1)
+    while True:
+        query = (
+            select(outbox.batch, outbox.seq, outbox.job_id, _fingerprint(tables.outbox), outbox.moved_at)
+            .where(
+                (outbox.batch > after[0]) | ((outbox.batch == after[0]) & (outbox.seq > after[1])),
+                outbox.func_id.in_(sorted(func_ids)),
+            )
+            .order_by(outbox.batch, outbox.seq)
+            .limit(MARKS_PER_PAGE)
+        )
+        with source.reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            fingerprint = int(row[3], 16)
+            if fingerprint % parts == part:
+                yield Mark(int(row[2] or 0), fingerprint, int(row[4]), retried=False)
+        if len(rows) < MARKS_PER_PAGE:
+            return
+        after = (int(rows[-1][0]), int(rows[-1][1]))
+
+
+def _marks(
+    source: Source,
+    table: Table,
+    time: ColumnElement[Any],
+    retried: ColumnElement[Any] | None,
+    func_ids: Collection[int],
+    part: int,
+    parts: int,
+    condition: ColumnElement[bool] | None = None,
+) -> Iterator[Mark]:
+    after = 0
+    flag = literal(0) if retried is None else retried
+    while True:
+        query = (
+            select(table.c.id, _fingerprint(table), func.coalesce(time, 0), flag)
+            .where(table.c.id > after, table.c.func_id.in_(sorted(func_ids)))
+            .order_by(table.c.id)
+            .limit(MARKS_PER_PAGE)
+        )
+        if condition is not None:
+            query = query.where(condition)
+        with source.reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            fingerprint = int(row[1], 16)
+            if fingerprint % parts == part:
+                yield Mark(int(row[0]), fingerprint, int(row[2]), bool(row[3]))
+        if len(rows) < MARKS_PER_PAGE:
+            return
+        after = int(rows[-1][0])
+
+
+def rows(source: Source, names: Mapping[int, str], ids: Sequence[int]) -> list[QudoFailure]:
+    """Whole rows by id, those that are (still) there. The caller keeps the list short: args may be large."""
+    arg = cast(log.arg, LargeBinary) if source.is_sqlite else log.arg
+    message = cast(log.message, LargeBinary) if source.is_sqlite else log.message
+    columns = (log.id, log.func_id, log.exception_time, message, cast(log.uniqkey, LargeBinary), arg)
+    with source.reading() as connection:
+        found = connection.execute(select(*columns).where(log.id.in_(ids)).order_by(log.id)).all()
+    return [
+        QudoFailure(source.name, int(row[0]), int(row[1]), names.get(int(row[1]), ""), int(row[2]), *row[3:])
+        for row in found
+    ]
+
+
+def sizes(source: Source, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Id and bytes of rows, by id."""
+    length = func.length(log.message) + func.coalesce(func.length(log.arg), 0)
+    with source.reading() as connection:
+        found = connection.execute(select(log.id, length).where(log.id.in_(ids)).order_by(log.id))
+        return [(int(row[0]), int(row[1])) for row in found]
+
+
+def mark_retried(source: Source, marks: Sequence[tuple[int, int]]) -> None:
+    """Set Qudo's own mark on rows, each given by id and time (ids come back). Safe to repeat."""
+    for start in range(0, len(marks), MARKED_TOGETHER):
+        with source.writing() as connection:
+            _mark(connection, marks[start : start + MARKED_TOGETHER])
+
+
+def _mark(connection: Connection, marks: Sequence[tuple[int, int]]) -> None:
+    for row_id, time in marks:
+        connection.execute(
+            update(tables.exception_log).where(log.id == row_id, log.exception_time == time).values(retried=1)
+        )
