@@ -30,11 +30,13 @@ from migrate.engine.stopping import stop_on_signals
 from migrate.engine.where import where as engine_where
 from migrate.errors import UsageError
 from migrate.resque.dialects import Dialect
+from migrate.worker.scheduler import ScheduleResult
+from migrate.worker.scheduler import schedule as worker_schedule
 
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, where, demo):
+    for command in (init, plan, rehearse, run, where, schedule, demo):
         app.command()(command)
 
 
@@ -192,3 +194,21 @@ def demo(
     elif options.quiet:
         typer.echo(result.summary)
     raise typer.Exit(result.exit_status)
+
+
+def schedule(
+    context: typer.Context,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Move delayed jobs to their queues when they fall due, until stopped. Any number may run: one leads."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    reporter = options.line_reporter()
+    with stop_on_signals() as stop:
+        moved = worker_schedule(configuration.target, stop, reporter)
+    if options.json:
+        printing.print_json(ScheduleResult("schedule", moved))
+    raise typer.Exit(0)

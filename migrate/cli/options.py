@@ -48,11 +48,13 @@ class CommonOptions(NamedTuple):
 
     def reporter(self) -> Reporter:
         """Bars on a terminal, lines elsewhere, silence with --quiet."""
-        if self.quiet:
-            return Reporter()
-        if sys.stderr.isatty() and self.log_format is LogFormat.TEXT:
+        if not self.quiet and sys.stderr.isatty() and self.log_format is LogFormat.TEXT:
             return BarReporter()
-        return LineReporter(as_json=self.log_format is LogFormat.JSON)
+        return self.line_reporter()
+
+    def line_reporter(self) -> Reporter:
+        """Lines, for processes that stay; silence with --quiet."""
+        return Reporter() if self.quiet else LineReporter(as_json=self.log_format is LogFormat.JSON)
 
 
 def common(

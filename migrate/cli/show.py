@@ -44,7 +44,8 @@ def show_run(result: RunResult) -> None:
     )
     console.print(
         f"[bold]{totals.moved:,}[/] jobs {verb}, [bold]{totals.handed_off:,}[/]"
-        f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate}; left in Qudo: {stays}{imported}",
+        f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate};"
+        f" left in Qudo: {stays}{imported}",
         soft_wrap=True,
     )
     print_errors(console, result.errors)

@@ -86,13 +86,17 @@ def queue_lengths(redis: Redis) -> dict[str, int]:
     return dict(zip(names, _lengths(redis, [f"resque:queue:{name}" for name in names]), strict=True))
 
 
-def caught_between(database: Path, redis: Redis) -> tuple[int, int]:
-    """While a migrator runs: how many jobs have left Qudo and are not in Resque at this moment, and how many are."""
+def count_in_resque(redis: Redis) -> int:
+    """How many jobs Resque has at this moment, due or delayed."""
+    delayed = [f"resque:delayed:{second}" for second in _seconds(redis)]
+    return sum(queue_lengths(redis).values()) + sum(_lengths(redis, delayed))
+
+
+def count_moved(database: Path) -> int:
+    """How many jobs have left Qudo by now, handed off or not."""
     with closing(sqlite3.connect(database)) as connection:
         (moved,) = connection.execute("SELECT count(*) FROM qudo_migrate_outbox").fetchone()
-    delayed = [f"resque:delayed:{second}" for second in _seconds(redis)]
-    in_resque = sum(queue_lengths(redis).values()) + sum(_lengths(redis, delayed))
-    return max(0, moved - in_resque), in_resque
+    return int(moved)
 
 
 def resque_jobs(redis: Redis) -> Iterator[Seen]:

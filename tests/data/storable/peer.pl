@@ -17,6 +17,8 @@ use JSON::PP ();
 use Scalar::Util ();
 use Storable ();
 
+$Storable::canonical = 1;    # the same bytes each time
+
 $| = 1;
 binmode STDIN;
 binmode STDOUT;

@@ -1,0 +1,1 @@
+"""The far end of the move: processes that run beside Resque's workers."""
