@@ -6,6 +6,7 @@ whose every bit is set and durable.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -127,23 +128,30 @@ class Delivery:
             if not page:
                 return missing
 
-    def forget_durable(self, *, may_save: bool = False) -> bool:
-        """Delete the records of delivered chunks behind a durable fence; False when this Redis gives no such proof.
+    @property
+    def forgettable(self) -> int:
+        """How many delivered chunks still have their record."""
+        with self._lock:
+            return len(self._delivered)
 
-        Without it nothing is lost: later runs look at those chunks once more. May take some seconds; `may_save` as in
-        `durability.fence`.
-        """
+    def look_for_delivered(self, target: Target) -> list[Chunk]:
+        """Take the delivered chunks out of memory; returns those whose every bit is set now, over this connection."""
         with self._lock:
             delivered, self._delivered = self._delivered, []
-        if not delivered and not may_save:
-            return True
-        try:
-            durability.fence(self._target, may_save=may_save)
-        except Refused:
-            return False
-        if not self.undeliverable:
-            outbox.discard_chunks(self._source, delivered)
-        return True
+        return [
+            record
+            for record in delivered
+            if ledger.count_delivered(target, record.batch, record.first_seq, record.last_seq) >= record.jobs
+        ]
+
+    def forget_delivered(self) -> None:
+        """Delete the records of delivered chunks behind a durable fence, where this Redis gives such proof.
+
+        Without it nothing is lost: later runs look at those chunks once more. May take some seconds.
+        """
+        if self.forgettable:
+            with contextlib.suppress(Refused):
+                outbox.discard_chunks(self._source, durability.fence(self._target, self.look_for_delivered))
 
 
 def count_undelivered(source: Source, target: Target) -> int:

@@ -27,11 +27,12 @@ from migrate.engine.settling import Settling
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.errors import Interrupted, OpenTransactions, Refused, Unavailable
-from migrate.qudo import leasing, moving, outbox
+from migrate.qudo import exceptions, leasing, moving, outbox
 from migrate.qudo.moving import Moved, chunk_of
 from migrate.qudo.outbox import Chunk
 from migrate.qudo.pending import Waiter
 from migrate.qudo.source import Source
+from migrate.resque import durability
 from migrate.resque.target import Target
 
 #: Seconds between two tries while rows are in flight or wait.
@@ -140,7 +141,20 @@ class Drain:
                 f" the first is {identity}: {reason}",
                 advice="they are safe in qudo_migrate_outbox; use the version of qudo-migrate that moved them",
             )
-        self._failures.mark(durable=self._delivery.forget_durable(may_save=self._failures.unmarked > 0))
+        if not self._failures.unmarked:
+            self._delivery.forget_delivered()
+            return
+
+        def look(target: Target) -> tuple[list[Chunk], list[tuple[int, int]]]:
+            return self._delivery.look_for_delivered(target), self._failures.look_for_entered(target)
+
+        try:
+            delivered, entered = durability.fence(self._target, look, may_save=True)
+        except Refused:
+            self._failures.leave_unmarked()
+            return
+        outbox.discard_chunks(self._source, delivered)
+        exceptions.mark_retried(self._source, entered)
 
     # -- one pass: read, translate, move, hand off, each step overlapping the next one's work --
 
@@ -157,7 +171,7 @@ class Drain:
                 moves = mover.submit(self._move_chunk, chunk)
                 if time.monotonic() - self._fenced_at > FENCE_EVERY_SECONDS:
                     self._fenced_at = time.monotonic()
-                    sweeper.submit(self._delivery.forget_durable)
+                    sweeper.submit(self._delivery.forget_delivered)
             if moves is not None:
                 pushes = self._after_move(moves, pushes, pusher)
             if pushes is not None:

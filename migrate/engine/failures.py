@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from migrate.config import FailureImport
 from migrate.engine import binding as pair
 from migrate.engine.results import Tally
@@ -87,7 +89,7 @@ class FailuresImport:
         self._routing = routing
         self._tally = tally
         self._stop = stop
-        self._entered: list[tuple[int, int]] = []  # id and time of rows that Redis has now
+        self._entered: list[ResqueFailure] = []  # rows that Redis has now, without their texts
 
     def run(self, mode: FailureImport) -> None:
         """Import what `mode` says. Raises Interrupted between pushes, and the servers' errors."""
@@ -96,7 +98,7 @@ class FailuresImport:
         for rows in self._pages(selected.imported):
             failures = [failure for row in rows if (failure := self._translate(row)) is not None]
             self._push(failures)
-            self._entered += [(failure.id, failure.time) for failure in failures]
+            self._entered += [msgspec.structs.replace(failure, text=None) for failure in failures]
         for rows in self._pages(selected.crossed):
             self._push([ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows])
 
@@ -141,10 +143,11 @@ class FailuresImport:
         """How many imported rows don't have Qudo's mark yet."""
         return len(self._entered)
 
-    def mark(self, *, durable: bool) -> None:
-        """Set Qudo's mark, unless a crash of Redis could still forget the failures. Safe to repeat."""
-        if durable:
-            exceptions.mark_retried(self._source, self._entered)
-        elif self._entered:
-            self._tally.findings["(all)", NOT_MARKED] += len(self._entered)
-        self._entered = []
+    def look_for_entered(self, target: Target) -> list[tuple[int, int]]:
+        """Id and time of those rows that the ledger still knows, over this connection."""
+        known = resque_failures.known(target, self._source.name, self._entered)
+        return [(failure.id, failure.time) for failure in self._entered if failure.id in known]
+
+    def leave_unmarked(self) -> None:
+        """Say that the rows keep their state: a crash of Redis could still forget the failures."""
+        self._tally.findings["(all)", NOT_MARKED] += len(self._entered)

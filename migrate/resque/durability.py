@@ -7,14 +7,16 @@ writes only.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from migrate.errors import Refused
+from migrate.errors import Refused, Unavailable
 from migrate.resque.target import Target
+
+Seen = TypeVar("Seen")
 
 #: Seconds that the server may take to reach the disk and its replicas.
 FENCE_SECONDS = 10.0
@@ -24,26 +26,35 @@ SAVE_SECONDS = 120.0
 EVERYSEC_SECONDS = 2.0
 
 
-def fence(target: Target, *, may_save: bool = False) -> str:
-    """Wait until all writes so far are durable; returns how that is known.
+def fence(target: Target, look: Callable[[Target], Seen], *, may_save: bool = False) -> Seen:
+    """Look, then wait until all writes so far are durable: what `look` has seen and returned survives a crash.
 
-    `may_save`: where there is no append-only file, have a snapshot made, which forks the server.
-    Raises Refused when this Redis gives no such proof.
+    Both go over one connection to one run of the server: a Redis that restarted in between may have forgotten what was
+    seen, and would prove the durability of something else. `may_save`: where there is no append-only file, have a
+    snapshot made, which forks the server.
+    Raises Refused when this Redis gives no such proof, Unavailable when the connection didn't last.
     """
-    with target.one_connection() as client:
+    with target.one_connection() as one:
+        mark = one.connection_mark()
+        seen = look(one)
+        client = one.client
         before = _persistence(client)
-        client.incr(target.keys.fence)
-        replicas = int(client.info("replication")["connected_slaves"])
-        how = _on_disk(client, before, target.label, may_save=may_save)
+        client.incr(one.keys.fence)
+        replication: Any = client.info("replication")
+        replicas = int(replication["connected_slaves"])
+        _on_disk(client, before, target.label, may_save=may_save)
         if replicas and int(client.wait(replicas, int(FENCE_SECONDS * 1000))) < replicas:
             raise Refused(f"target {target.label}: its replicas don't follow", advice="look at their lag")
-    return f"{how}, {replicas} replicas" if replicas else how
+        if one.connection_mark() != mark:
+            raise Unavailable(f"target {target.label}: the connection was lost while waiting for its disk")
+    return seen
 
 
-def _on_disk(client: Redis, before: Mapping[str, Any], label: str, *, may_save: bool) -> str:
+def _on_disk(client: Redis, before: Mapping[str, Any], label: str, *, may_save: bool) -> None:
     if not int(before.get("aof_enabled", 0)):
         if may_save:
-            return _by_snapshot(client, label)
+            _by_snapshot(client, label)
+            return
         raise Refused(
             f"target {label}: no append-only file: a crash would forget jobs, and it can't be known which",
             advice="set appendonly yes",
@@ -51,19 +62,19 @@ def _on_disk(client: Redis, before: Mapping[str, Any], label: str, *, may_save: 
     try:
         local, _ = client.execute_command("WAITAOF", 1, 0, int(FENCE_SECONDS * 1000))
     except ResponseError:
-        return _on_disk_before_waitaof(client, before, label)
+        _on_disk_before_waitaof(client, before, label)
+        return
     if not int(local):
         raise Refused(f"target {label}: the append-only file wasn't synced in {FENCE_SECONDS:.0f} s")
-    return "WAITAOF"
 
 
-def _on_disk_before_waitaof(client: Redis, before: Mapping[str, Any], label: str) -> str:
+def _on_disk_before_waitaof(client: Redis, before: Mapping[str, Any], label: str) -> None:
     """Redis before 7.2: by the policy, and by the counters that tell whether it was kept."""
     found: Any = client.config_get("appendfsync")
     policy = next(iter(found.values()), b"")
     policy = policy.decode() if isinstance(policy, bytes) else str(policy)
     if policy == "always":
-        return "appendfsync always"
+        return  # each write was synced before it was answered
     if policy != "everysec":
         raise Refused(f"target {label}: appendfsync is {policy or 'unknown'}", advice="set it to everysec or always")
     deadline = time.monotonic() + FENCE_SECONDS
@@ -76,14 +87,14 @@ def _on_disk_before_waitaof(client: Redis, before: Mapping[str, Any], label: str
             and now.get("aof_delayed_fsync") == before.get("aof_delayed_fsync")
         )
         if quiet:
-            return "appendfsync everysec, and no sync was late"
+            return
         if time.monotonic() > deadline:
             raise Refused(f"target {label}: the append-only file lags behind", advice="look at its disk")
         before = now
         time.sleep(EVERYSEC_SECONDS)
 
 
-def _by_snapshot(client: Redis, label: str) -> str:
+def _by_snapshot(client: Redis, label: str) -> None:
     """A completed BGSAVE that began after the fence."""
     deadline = time.monotonic() + SAVE_SECONDS
     began = False
@@ -92,7 +103,7 @@ def _by_snapshot(client: Redis, label: str) -> str:
         if not int(now.get("rdb_bgsave_in_progress", 0)):
             if began:
                 if now.get("rdb_last_bgsave_status") == "ok":
-                    return "a snapshot"
+                    return
                 break
             try:
                 client.bgsave()

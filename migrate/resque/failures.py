@@ -38,3 +38,21 @@ def enter(target: Target, source: str, failures: Sequence[ResqueFailure], *, tar
     script = lua.source("guard", "failures")
     reply = target.run(script, [keys.target_id, keys.beat, keys.failed, *buckets], arguments)
     return outcome(reply, target, target_id, beat)
+
+
+def known(target: Target, source: str, failures: Sequence[ResqueFailure]) -> set[int]:
+    """The ids of those rows that the ledger knows by this content."""
+    found: set[int] = set()
+    for start in range(0, len(failures), 1000):
+        part = failures[start : start + 1000]
+        with target.commands() as client, client.pipeline(transaction=False) as pipe:
+            for failure in part:
+                bucket, field = divmod(failure.id, BUCKET_ROWS)
+                pipe.hget(target.keys.failure_ledger(source, bucket), str(field))
+            values = pipe.execute()
+        found.update(
+            failure.id
+            for failure, value in zip(part, values, strict=True)
+            if value == bytes.fromhex(failure.fingerprint)
+        )
+    return found

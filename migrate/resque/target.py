@@ -70,10 +70,19 @@ class Target:
             yield self.client
 
     @contextmanager
-    def one_connection(self) -> Iterator[Redis]:
-        """A client that keeps to one connection: WAIT and WAITAOF speak of their own connection's writes only."""
+    def one_connection(self) -> Iterator[Target]:
+        """This target over one connection: WAIT and WAITAOF speak of their own connection's writes only.
+
+        The client may still reconnect by itself; `connection_mark` shows whether it has.
+        """
         with redis_faults(self.label), self.client.client() as client:
-            yield client
+            yield Target(client, self.namespace, self.label)
+
+    def connection_mark(self) -> tuple[str, int]:
+        """What names the server's run and, on one connection, that connection."""
+        with self.commands() as client:
+            info: Any = client.info("server")
+            return str(info["run_id"]), int(client.client_id())
 
     def run(self, script: str, keys: list[bytes], arguments: list[Any]) -> Any:
         """Run a Lua script by its hash, loading it where the server doesn't know it yet."""

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(shutil.which("perl") is None, reason="perl isn't
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 
-#: Floats that Perl's fifteen digits hold, so that nfreeze loses nothing.
-SHORT_FLOATS = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: float(f"{number:.15g}"))
+#: Floats that Perl's fifteen digits hold, so that nfreeze loses nothing; the largest would round to infinity.
+SHORT_FLOATS = st.floats(-1e300, 1e300).map(lambda number: float(f"{number:.15g}"))
 ALL_FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
@@ -115,11 +115,10 @@ def as_text(value: Any) -> Any:
     return {key: as_text(item) for key, item in value.items()}
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.what)
+@pytest.mark.parametrize(
+    ("case", "how"), [pytest.param(case, how, id=f"{case.what}-{how}") for case in cases() for how in case.how]
+)
 def test_what_perl_freezes_is_read(perl: Perl, case: Case, how: str) -> None:
-    if how not in case.how:
-        pytest.skip(f"the case is about {' and '.join(case.how)}")
     data = perl.frozen(how, case.perl)
     if case.refused is not None:
         with pytest.raises(Untranslatable, match=case.refused):
