@@ -24,6 +24,9 @@ _encode = msgspec.json.encode
 #: Levels that stand around an arg when it lies deepest: the failure, its payload, the list of arguments.
 _LEVELS_AROUND = 3
 
+#: Around the lines of a message; not all that Unicode calls a space, which may be half a character of another set.
+_BLANKS = " \t\r\n"
+
 
 class Translation(NamedTuple):
     """A job as Resque will get it, and what a lead should know of the way it was made (names, never values)."""
@@ -77,14 +80,14 @@ class Translator:
         if self._facts.retry_keys and self.decision.max_retry:
             parts.append(b',"max_retry":%d,"retry_count":0' % self.decision.max_retry)  # requeued, it starts anew
         parts.append(b"}")
-        error, *backtrace = readable(failure.message).rstrip().splitlines() or [""]
+        error, *backtrace = _lines(readable(failure.message))
         text = _encode(
             {
                 "failed_at": time.strftime("%Y/%m/%d %H:%M:%S UTC", time.gmtime(failure.time)),
                 "payload": msgspec.Raw(b"".join(parts)),
                 "exception": "Qudo::Job",
                 "error": error,
-                "backtrace": [line.strip() for line in backtrace],
+                "backtrace": backtrace,
                 "worker": f"qudo:{failure.source}",
                 "queue": self.decision.queue,
             }
@@ -159,6 +162,14 @@ def readable(text: bytes) -> str:
         return text.decode()
     except UnicodeDecodeError:
         return text.decode("latin-1")
+
+
+def _lines(message: str) -> list[str]:
+    """The lines of a message, at least one, without blanks around them.
+
+    Not by `splitlines`: text may hold U+2028, and bytes of other character sets, read as Latin-1, U+0085.
+    """
+    return [line.strip(_BLANKS) for line in message.strip(_BLANKS).split("\n")]
 
 
 def _around_args(order: tuple[str, ...], encoded: dict[str, bytes | None]) -> tuple[bytes, bytes]:

@@ -52,6 +52,7 @@ class Account(NamedTuple):
     duplicated: int  #: found in more than one place, or twice in one
     mismatched: int  #: not what the app enqueued, or not where it belongs
     foreign: int  #: jobs in Resque that never were in the shop
+    imported: int  #: failures that came from exception_log
 
     @property
     def handed_off(self) -> int:
@@ -76,7 +77,8 @@ class Account(NamedTuple):
         return (
             f"{self.jobs:,} jobs waited = {self.handed_off:,} in Resque + {self.in_flight:,} in flight"
             f" + {self.untranslatable:,} untranslatable; {self.missing:,} lost, {self.duplicated:,} doubled,"
-            f" {self.mismatched:,} changed, {self.not_moved:,} left behind{foreign}"
+            f" {self.mismatched:,} changed, {self.not_moved:,} left behind{foreign}; {self.imported:,} old failures"
+            " imported"
         )
 
 
@@ -100,7 +102,7 @@ def count_moved(database: Path) -> int:
 
 
 def resque_jobs(redis: Redis) -> Iterator[Seen]:
-    """Every job in Resque, due or delayed. (No worker runs in the demo, so that is all.)"""
+    """Every job in Resque, due or delayed. No worker runs in the demo, so none is anywhere else."""
     for queue in queue_lengths(redis):
         for text in _entries(redis, f"resque:queue:{queue}"):
             payload = json.loads(text)
@@ -140,6 +142,7 @@ def account(shop: Shop, database: Path, redis: Redis, now: int) -> Account:
         duplicated=sum(count - 1 for count in places.values()),
         mismatched=sum(each.id in numbered and not _is_unchanged(numbered[each.id], each) for each in seen),
         foreign=sum(number not in numbered for number in places),
+        imported=int(redis.llen("resque:failed")),
     )
 
 

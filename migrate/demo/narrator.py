@@ -46,7 +46,7 @@ class Narrator:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Integers are right-aligned, with separators."""
         listed = [list(row) for row in rows]
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place, name in enumerate(columns):
             numeric = bool(listed) and isinstance(listed[0][place], int)
             table.add_column(name, justify="right" if numeric else "left", no_wrap=not place)

@@ -34,6 +34,7 @@ class DemoResult(msgspec.Struct, frozen=True):
     duplicated: int
     mismatched: int
     foreign: int
+    imported: int
     kill: Kill
     seconds: float
     folder: str | None  #: where database, configuration and Redis's file are, with --keep

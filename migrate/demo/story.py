@@ -190,16 +190,20 @@ class _Story:
 
     def _run_again(self) -> None:
         self._narrator.chapter("Run again: it goes on where the other one died")
-        self._narrator.says("First it hands off what the dead run had moved, then it moves the rest.")
+        self._narrator.says(
+            "First it hands off what the dead run left in the outbox, if anything, then it moves the rest."
+        )
         self._run("run")
 
     def _shows_resque(self) -> None:
         self._narrator.chapter("What Resque holds now")
         with self._server.client() as redis:
             lengths = queue_lengths(redis)
+            failed = int(redis.llen("resque:failed"))
             seen = list(resque_jobs(redis))
         later = sum(each.due != 0 for each in seen)
-        self._narrator.table(("queue", "jobs"), [*lengths.items(), ("(delayed, for a scheduler)", later)])
+        beside = (("(delayed, for a scheduler)", later), ("(failed, from exception_log)", failed))
+        self._narrator.table(("queue", "jobs"), [*lengths.items(), *beside])
         payload = next(each.payload for each in seen if each.id == self._example)
         self._narrator.says("The job from the beginning, as a Resque worker will get it:\n")
         self._narrator.json(payload)

@@ -6,8 +6,9 @@ from array import array
 from typing import NamedTuple
 
 from migrate.config import Config
-from migrate.engine import binding, delivery, failures
+from migrate.engine import binding, delivery
 from migrate.engine.drain import DrainOptions
+from migrate.engine.failures import FailuresImport
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing, RowState
@@ -53,8 +54,7 @@ def dry_run(
     movable = tally.left.pop("not_moved", 0)
     _count(tally, list(kinds), by_priority, movable if options.limit is None else min(movable, options.limit))
     tally.left["kept"] += movable - tally.moved_total
-    mode = config.failures.import_
-    tally.imported = len(failures.select(source, routing, mode, has_our_tables=has_our_tables).imported)
+    FailuresImport(source, target, routing, tally, stop).look(config.failures.import_, has_our_tables=has_our_tables)
     tally.handed_off = tally.moved_total + (delivery.count_undelivered(source, target) if has_our_tables else 0)
 
 

@@ -90,17 +90,32 @@ class FailuresImport:
         self._tally = tally
         self._stop = stop
         self._entered: list[ResqueFailure] = []  # rows that Redis has now, without their texts
+        self._stay: set[tuple[str, str]] = set()  # findings of rows that can't be expressed
 
     def run(self, mode: FailureImport) -> None:
         """Import what `mode` says. Raises Interrupted between pushes, and the servers' errors."""
         selected = select(self._source, self._routing, mode, has_our_tables=True)
         self._entered = []
-        for rows in self._pages(selected.imported):
-            failures = [failure for row in rows if (failure := self._translate(row)) is not None]
+        for failures in self._translated(selected.imported):
             self._push(failures)
             self._entered += [msgspec.structs.replace(failure, text=None) for failure in failures]
         for rows in self._pages(selected.crossed):
             self._push([ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows])
+
+    def look(self, mode: FailureImport, *, has_our_tables: bool) -> None:
+        """Count what `run` would import now. Writes nothing. Raises Interrupted, and the servers' errors."""
+        selected = select(self._source, self._routing, mode, has_our_tables=has_our_tables)
+        for failures in self._translated(selected.imported):
+            known = resque_failures.known(self._target, self._source.name, failures)
+            self._tally.imported += len(failures) - len(known)
+
+    def _translated(self, ids: Sequence[int]) -> Iterator[list[ResqueFailure]]:
+        """The failures as Resque has them, in pages; those that can't be expressed are counted anew."""
+        for finding in self._stay:
+            self._tally.findings.pop(finding, None)
+        self._stay.clear()
+        for rows in self._pages(ids):
+            yield [failure for row in rows if (failure := self._translate(row)) is not None]
 
     def _pages(self, ids: Sequence[int]) -> Iterator[list[QudoFailure]]:
         """Rows in pages bounded in rows and bytes."""
@@ -126,7 +141,9 @@ class FailuresImport:
         try:
             return self._routing.failure_translator(row.func_id).translate_failure(row)
         except Untranslatable as error:
-            self._tally.findings[row.func, f"failure stays in exception_log: {error.message}"] += 1
+            finding = row.func, f"failure stays in exception_log: {error.message}"
+            self._stay.add(finding)
+            self._tally.findings[finding] += 1
             return None
 
     def _push(self, failures: Sequence[ResqueFailure]) -> None:

@@ -49,16 +49,20 @@ def _settle(connection: Connection, name: str, value: str) -> str:
     try:
         with connection.begin_nested():
             connection.execute(insert(tables.meta).values(name=name, value=value))
-    except IntegrityError:  # another migrator was faster
-        return str(connection.execute(select(meta.value).where(meta.name == name)).scalar_one())
+    except IntegrityError:
+        # Another migrator was faster. Under REPEATABLE READ only a locking read sees its row; the failed insert holds
+        # a shared lock on it already, and asking for more would let two such losers deadlock (seen).
+        query = select(meta.value).where(meta.name == name).with_for_update(read=True)
+        return str(connection.execute(query).scalar_one())
     return value
 
 
 def remember_beat(source: Source, beat: int) -> None:
     """Keep the newest beat; an older one changes nothing."""
+    # Two transactions: who locks the row before it is there, or after a lost race for it, can deadlock (seen).
     with source.writing() as connection:
-        held = connection.execute(select(meta.value).where(meta.name == _BEAT).with_for_update()).scalar_one_or_none()
-        if held is None:
-            connection.execute(insert(tables.meta).values(name=_BEAT, value=str(beat)))
-        elif int(held) < beat:
+        _settle(connection, _BEAT, str(beat))
+    with source.writing() as connection:
+        held = connection.execute(select(meta.value).where(meta.name == _BEAT).with_for_update()).scalar_one()
+        if int(held) < beat:
             connection.execute(update(tables.meta).where(meta.name == _BEAT).values(value=str(beat)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, String, Table, cast, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, LargeBinary, String, Table, case, cast, func, literal, select, update
 
 from migrate.jobs import QudoFailure
 from migrate.qudo import tables
@@ -35,7 +35,8 @@ class Mark(NamedTuple):
 
 def _fingerprint(table: Table) -> ColumnElement[str]:
     """SQL for the MD5 of func, uniqkey and arg, NULLs apart from empty ones."""
-    key = func.coalesce(func.hex(cast(table.c.uniqkey, LargeBinary)), literal("-"))
+    # SQLite's hex() of NULL is the empty text.
+    key = case((table.c.uniqkey.is_(None), literal("-")), else_=func.hex(cast(table.c.uniqkey, LargeBinary)))
     arg = func.coalesce(func.md5(cast(table.c.arg, LargeBinary)), literal("-"))
     return func.md5(cast(table.c.func_id, String(20)) + literal(":") + key + literal(":") + arg)
 

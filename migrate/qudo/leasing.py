@@ -20,7 +20,7 @@ from migrate.errors import Contention
 from migrate.qudo import binding, outbox, pending, tables
 from migrate.qudo.moving import Candidate, Moved, chunk_of, copy_rows, unchanged_since_read
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
-from migrate.qudo.picking import id_lists
+from migrate.qudo.picking import UNCACHED, among, id_lists
 from migrate.qudo.reading import HEADER, job
 from migrate.qudo.source import LOCK_WAIT_SECONDS, Source
 from migrate.qudo.tables import MOVE_LEASE
@@ -83,14 +83,15 @@ def _claim(source: Source, connection: Connection, by_job_id: Mapping[int, Candi
     for value, keys in groupby(sorted(by_job_id, key=lambda key: (lease[key], key)), key=lease.__getitem__):
         for part in id_lists(source, list(keys)):
             connection.execute(
-                update(tables.job).where(job.id.in_(part), job.grabbed_until == value).values(grabbed_until=MOVE_LEASE)
+                update(tables.job).where(among(part), job.grabbed_until == value).values(grabbed_until=MOVE_LEASE),
+                execution_options=UNCACHED,
             )
     connection.commit()
     claimed: list[int] = []
     changed: list[Candidate] = []
     for part in id_lists(source, sorted(by_job_id)):
-        query = select(*HEADER).where(job.id.in_(part), job.grabbed_until == MOVE_LEASE).order_by(job.id)
-        for row in connection.execute(query):
+        query = select(*HEADER).where(among(part), job.grabbed_until == MOVE_LEASE).order_by(job.id)
+        for row in connection.execute(query, execution_options=UNCACHED):
             candidate = by_job_id[int(row[0])]
             same = unchanged_since_read((*row[:4], candidate.row.grabbed_until, *row[5:]), candidate.row)
             if same:
@@ -137,7 +138,9 @@ def _settle_chunk(source: Source, connection: Connection, record: Chunk) -> list
     copies = _copies(connection, record)
     far = sorted(job_id for job_id, state in copies.values() if state == "claimed")
     for part in id_lists(source, far):
-        connection.execute(delete(tables.job).where(job.id.in_(part), job.grabbed_until == MOVE_LEASE))
+        connection.execute(
+            delete(tables.job).where(among(part), job.grabbed_until == MOVE_LEASE), execution_options=UNCACHED
+        )
     connection.commit()
     copies = _copies(connection, record)
     if any(state == "claimed" for _, state in copies.values()):

@@ -17,7 +17,7 @@ from migrate.errors import Contention
 from migrate.qudo import binding, pending, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
-from migrate.qudo.picking import by_id, id_lists
+from migrate.qudo.picking import UNCACHED, among, by_id, id_lists
 from migrate.qudo.reading import HEADER, Row, job
 from migrate.qudo.source import Source
 
@@ -69,16 +69,7 @@ def chunk_of(batch: int, seqs: Sequence[int], state: ChunkState = ChunkState.REA
 
 def unchanged_since_read(current: Sequence[object], read: Row) -> bool:
     """Whether a row (its header columns) is still as it was when it was translated."""
-    return tuple(current) == (
-        read.id,
-        read.func_id,
-        read.uniqkey,
-        read.enqueue_time,
-        read.grabbed_until,
-        read.run_after,
-        read.retry_cnt,
-        read.priority,
-    )
+    return tuple(current) == read[: len(HEADER)]
 
 
 def _lock_unchanged(
@@ -87,9 +78,11 @@ def _lock_unchanged(
     """Lock the rows by id and keep those that nobody changed or took; sorted by id."""
     kept: list[int] = []
     for part in id_lists(source, ids):
-        query = select(*HEADER).where(job.id.in_(part)).order_by(job.id).with_for_update()
+        query = select(*HEADER).where(among(part)).order_by(job.id).with_for_update()
         kept += [
-            int(row[0]) for row in connection.execute(query) if unchanged_since_read(row, by_job_id[int(row[0])].row)
+            int(row[0])
+            for row in connection.execute(query, execution_options=UNCACHED)
+            if unchanged_since_read(row, by_job_id[int(row[0])].row)
         ]
     return kept
 
@@ -122,9 +115,9 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         job.run_after,
         job.retry_cnt,
         job.priority,
-    ).where(job.id.in_(ids))
+    ).where(among(ids))
     columns = [column.name for column in tables.outbox.columns]
-    copied = connection.execute(insert(tables.outbox).from_select(columns, rows)).rowcount
+    copied = connection.execute(insert(tables.outbox).from_select(columns, rows), execution_options=UNCACHED).rowcount
     if copied != len(ids):
         raise Contention(f"source {source.name}: {len(ids) - copied} rows vanished from under a lock")
     unique = [candidate for candidate in candidates if candidate.unique and candidate.row.uniqkey is not None]
@@ -139,6 +132,6 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
 
 
 def _take_away(connection: Connection, ids: Sequence[int]) -> None:
-    gone = connection.execute(delete(tables.job).where(job.id.in_(ids))).rowcount
+    gone = connection.execute(delete(tables.job).where(among(ids)), execution_options=UNCACHED).rowcount
     if gone != len(ids):
         raise Contention(f"{len(ids) - gone} rows vanished from under a lock")

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, and_, delete, insert, literal, se
 
 from migrate.jobs import Identity
 from migrate.qudo import tables
-from migrate.qudo.picking import by_id
+from migrate.qudo.picking import UNCACHED, among, by_id
 from migrate.qudo.source import Source
 
 job = tables.job.c
@@ -35,9 +35,12 @@ def waiters(connection: Connection, job_ids: Sequence[int]) -> list[Waiter]:
     query = (
         select(job.id, job.func_id, pending.batch, pending.seq)
         .select_from(tables.job.join(tables.pending, _same_key))
-        .where(job.id.in_(job_ids))
+        .where(among(job_ids))
     )
-    return [Waiter(int(row[0]), int(row[1]), Identity(int(row[2]), int(row[3]))) for row in connection.execute(query)]
+    return [
+        Waiter(int(row[0]), int(row[1]), Identity(int(row[2]), int(row[3])))
+        for row in connection.execute(query, execution_options=UNCACHED)
+    ]
 
 
 def hold(source: Source, connection: Connection, batch: int, job_ids: Sequence[int], seqs: Sequence[int]) -> None:
@@ -47,8 +50,10 @@ def hold(source: Source, connection: Connection, batch: int, job_ids: Sequence[i
     """
     rows = select(
         job.func_id, job.uniqkey, literal(batch, BigInteger), by_id(source, job_ids, seqs).label("seq")
-    ).where(job.id.in_(job_ids))
-    connection.execute(insert(tables.pending).from_select(["func_id", "pending_key", "batch", "seq"], rows))
+    ).where(among(job_ids))
+    connection.execute(
+        insert(tables.pending).from_select(["func_id", "pending_key", "batch", "seq"], rows), execution_options=UNCACHED
+    )
 
 
 def release(connection: Connection, waiter: Waiter) -> None:

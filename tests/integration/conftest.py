@@ -26,6 +26,13 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def empty_redis(request: pytest.FixtureRequest) -> None:
+    """The session's Redis is empty for each test that gets it, whether it asks for a client or not."""
+    if "redis_server" in request.fixturenames:
+        request.getfixturevalue("redis")
+
+
 @pytest.fixture
 def resque(redis: Redis) -> Resque:
     """What workers see in the session's Redis."""

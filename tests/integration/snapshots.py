@@ -1,4 +1,4 @@
-"""Proof that a command wrote nothing: the whole of both sides before and after, and the servers' own counts of writes."""
+"""Proof that a command wrote nothing: all of both sides before and after, and the servers' own counts of writes."""
 
 from __future__ import annotations
 

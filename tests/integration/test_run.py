@@ -370,21 +370,6 @@ def test_jobs_that_apps_enqueue_meanwhile_are_lost_by_nobody(
     assert resque.ids() == sorted([*range(1, 2001), *later])
 
 
-def test_runs_side_by_side_hand_off_each_job_once(
-    database: Database, redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig
-) -> None:
-    fill(database, 5000, uniqkey="key-{n}", priorities=2)
-    write_config([database], redis_server)
-
-    runs = [cli.start("run", "--json", "--batch-size", "100") for _ in range(3)]
-    reports = [Report(each.wait()) for each in runs]
-
-    assert [report.status for report in reports] == [0, 0, 0]
-    assert sum(report.counts.get("moved", 0) for report in reports) == 5000
-    assert sum(report.counts.get("handed_off", 0) for report in reports) == 5000
-    assert resque.ids() == list(range(1, 5001))
-
-
 # --- options --------------------------------------------------------------------------------------------------------
 
 

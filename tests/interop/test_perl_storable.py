@@ -134,7 +134,7 @@ def test_what_perl_freezes_is_read(perl: Perl, case: Case, how: str) -> None:
 @settings(deadline=None, max_examples=300)
 @given(trees(st.none() | st.booleans() | INTEGERS | ALL_FLOATS | TEXTS))
 def test_what_we_freeze_perl_thaws(perl: Perl, value: Any) -> None:
-    true, false = perl.thaw(nfreeze([True, False]))  # type: ignore[misc]
+    true, false = perl.thaw(nfreeze([True, False]))  # type: ignore[misc, str-unpack]
     assert (true, false) in ((True, False), ("1", ""))
     assert same(perl.thaw(nfreeze(value)), as_network(value, true=true, false=false))
 

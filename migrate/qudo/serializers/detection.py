@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from migrate.errors import Untranslatable
 from migrate.qudo.serializers import json_text, messagepack, storable
-from migrate.qudo.serializers.json_text import DEEPEST, NotJson
+from migrate.qudo.serializers.json_text import BYTE_ORDER_MARK, DEEPEST, NotJson
 from migrate.qudo.serializers.kinds import BlessedMode, BytesMode, Serializer
 
 #: MessagePack shorter than this is no proof: two bytes of Shift_JIS can be an array of one number.
@@ -41,7 +41,7 @@ def detect(arg: bytes | None, hint: Serializer | None = None) -> Serializer:
         return hint or Serializer.RAW
     if storable.looks_like(arg) and (hint is not Serializer.RAW or _is_storable(arg)):
         return Serializer.STORABLE
-    start = arg.lstrip(_JSON_SPACE)[:1]
+    start = arg.removeprefix(BYTE_ORDER_MARK).lstrip(_JSON_SPACE)[:1]
     if start in (b"{", b"[") or hint is Serializer.JSON:
         if is_json(arg):
             return Serializer.JSON

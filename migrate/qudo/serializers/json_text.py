@@ -35,9 +35,11 @@ _SHAPE = bytes(48 if byte in b"0123456789" else 101 if byte in b"eE" else 32 for
 _LONG_NUMBER = b"0" * 16
 _HUGE_EXPONENT = b"e000"
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: A string, up to the end where it isn't closed: so that no text makes the search start over and over.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class NotJson(Untranslatable):
@@ -60,11 +62,14 @@ def examine(text: bytes, max_depth: int) -> tuple[Finding, ...]:
     except UnicodeDecodeError as error:
         raise NotJson(f"not valid JSON: not UTF-8 at byte {error.start}") from None
     except RecursionError:
-        raise Untranslatable("JSON nested deeper than can be read") from None
+        raise _too_deep() from None
     shape = text.translate(_SHAPE, b"+")
     if shape.find(_LONG_NUMBER) < 0 and shape.find(_HUGE_EXPONENT) < 0:  # find takes half the time of "in"
         return ()
-    return () if _has_usual_numbers(text) else _examine_numbers(text)
+    try:
+        return () if _has_usual_numbers(text) else _examine_numbers(text)
+    except RecursionError:
+        raise _too_deep() from None
 
 
 def decode(text: bytes) -> PlainValue:
@@ -81,13 +86,24 @@ def decode(text: bytes) -> PlainValue:
     except json.JSONDecodeError as error:
         raise NotJson(f"not valid JSON: {_cause(text, None)}, near character {error.pos}") from None
     except RecursionError:
-        raise Untranslatable("JSON nested deeper than can be read") from None
+        raise _too_deep() from None
     return value
 
 
 def encode(value: PlainValue) -> bytes:
-    """Compact UTF-8 JSON; floats in the shortest form that reads back the same. The value must be finite and text."""
-    return _encode(value)
+    """Compact UTF-8 JSON; floats in the shortest form that reads back the same.
+
+    The value must hold no NaN, no infinity and no surrogate. Raises Untranslatable when it is nested too deep.
+    """
+    try:
+        return _encode(value)
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> Untranslatable:
+    """The error for a depth within DEEPEST that the caller's own stack leaves no room for."""
+    return Untranslatable("JSON nested deeper than can be read here")
 
 
 def _check_depth(text: bytes, max_depth: int) -> None:
@@ -156,8 +172,11 @@ def _cause(text: bytes, error: Exception | None) -> str:
     """Why it isn't JSON. msgspec's own words name a byte and never the data."""
     if not text.strip():
         return "empty"
-    if text.startswith(_BYTE_ORDER_MARK):
+    if text.startswith(BYTE_ORDER_MARK):
         return "starts with a byte order mark"
     if error is None:
         return "malformed"
-    return str(error).removeprefix("JSON is malformed: ")
+    cause = str(error).removeprefix("JSON is malformed: ")
+    if _SURROGATE_ESCAPE.search(text):
+        cause += " (among its escapes may be half a surrogate pair, which is no text)"
+    return cause

@@ -15,6 +15,8 @@ from migrate.qudo.serializers.kinds import BytesMode, Finding, PlainValue
 class Strings:
     """Turns the byte strings of one arg into text and remembers what it did in `findings`."""
 
+    __slots__ = ("_findings", "_mode")
+
     def __init__(self, mode: BytesMode, findings: set[Finding]) -> None:
         self._mode = mode
         self._findings = findings
@@ -41,20 +43,26 @@ class Keys:
     become the same text (`é` as a character and as two UTF-8 bytes); then one value would vanish, so that is refused.
     """
 
+    __slots__ = ("_findings", "_identities", "values")
+
     def __init__(self, findings: set[Finding]) -> None:
         self.values: dict[str, PlainValue] = {}
         self._findings = findings
-        self._identities: dict[str, bytes | str] = {}  # text -> its key, where that isn't the text's UTF-8
+        self._identities: dict[str, bytes | str] | None = None  # text -> its key, where that isn't the text's UTF-8
 
     def put(self, text: str, identity: bytes | str, value: PlainValue, offset: int) -> None:
         """Set `text` to `value`. `identity` is the key as Perl compares it: its bytes, or its text when it has
         characters that are no bytes. Raises Untranslatable on a collision.
         """
         plain = text.encode()
+        identities = self._identities
         if text in self.values:
-            if self._identities.get(text, plain) != identity:
+            held = plain if identities is None else identities.get(text, plain)
+            if held != identity:
                 raise Untranslatable(f"two different hash keys become the same text at byte {offset}")
             self._findings.add(Finding.DUPLICATE_KEYS)
         if identity != plain:
-            self._identities[text] = identity
+            if identities is None:
+                identities = self._identities = {}
+            identities[text] = identity
         self.values[text] = value

@@ -48,11 +48,20 @@ def value_of(
 
 
 def same(one: object, other: object) -> bool:
-    """Equality that tells 1, 1.0, True and "1" apart; keys in any order."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return one == other
+    """Equality that tells 1, 1.0, True and "1" apart; keys in any order, any depth."""
+    pairs = [(one, other)]
+    while pairs:
+        one, other = pairs.pop()
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, list) and isinstance(other, list):
+            if len(one) != len(other):
+                return False
+            pairs.extend(zip(one, other, strict=True))
+        elif isinstance(one, dict) and isinstance(other, dict):
+            if one.keys() != other.keys():
+                return False
+            pairs.extend((item, other[key]) for key, item in one.items())
+        elif one != other:
+            return False
+    return True

@@ -73,7 +73,9 @@ def test_args_of_the_real_qudo(row: QudoArg, forced: bool) -> None:
         assert same(value, expected(row))
 
 
-@pytest.mark.parametrize("row", [row for row in qudo_args() if row.serializer is Serializer.JSON], ids=lambda row: row.id)
+@pytest.mark.parametrize(
+    "row", [row for row in qudo_args() if row.serializer is Serializer.JSON], ids=lambda row: row.id
+)
 def test_json_of_the_real_qudo_passes_byte_for_byte(row: QudoArg) -> None:
     assert json_of(row.bytes).text == row.bytes
 

@@ -7,10 +7,9 @@ import struct
 
 from migrate.errors import Untranslatable
 from migrate.qudo.serializers.json_text import DEEPEST
-from migrate.qudo.serializers.kinds import PlainValue
 from migrate.qudo.serializers.storable import codes
 
-#: Network order, major 2, and the minor that Perl 5.18 to 5.40 write; older ones accept it too.
+#: Network order, major 2, and the minor that Perl writes since 5.20; an older one accepts minors it doesn't know.
 _HEADER = b"\x05\x0b"
 
 _SHORT = 255  #: longest string whose length takes one byte
@@ -18,7 +17,7 @@ _pack_length = struct.Struct(">I").pack
 _pack_integer = struct.Struct(">i").pack
 
 
-def nfreeze(value: PlainValue) -> bytes:
+def nfreeze(value: object) -> bytes:
     """What `Storable::nfreeze` would write of a reference to `value`.
 
     As nfreeze does, an integer outside a signed 32-bit range becomes its decimal text and a float its text, here with

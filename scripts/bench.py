@@ -1,0 +1,133 @@
+"""Measures the one-shot migration against two baselines in one run, on servers of its own. See docs/performance.md.
+
+(a) `qudo-migrate run`, the whole process;  (b) the naive loop, a job at a time with Qudo's own statements and RPUSH;
+(c) the limit with no safety at all: the database client's output piped into Redis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.qudo_app.enqueueing import fill
+from tests.qudo_app.worker import QudoWorker
+from tests.servers import MariaDB, RedisServer
+from tests.servers.command import toml
+from tests.servers.databases import Database
+
+FUNC = "Worker::Mail"
+QUEUE = "resque:queue:worker_mail"
+
+
+def arg_of(size: int) -> str:
+    """A JSON arg of about so many bytes."""
+    head = '{"user_id":{n},"code":"0123","tags":["a","b",{"c":null}],"subject":"'
+    return head + "x" * max(0, size - len(head) - 4) + '"}'
+
+
+def naive(database: Database, redis: RedisServer, jobs: int) -> float:
+    """Seconds that a Qudo worker takes which pushes each job to Resque."""
+    with redis.client() as client:
+
+        def push(job: Any) -> None:
+            client.rpush("naive:queue:worker_mail", b'{"class":"Worker::Mail","args":[' + job.arg + b"]}")
+
+        worker = QudoWorker([database], [FUNC], work=push)
+        started = time.perf_counter()
+        done = 0
+        while done < jobs:
+            done += 1 if worker.work_once() else 0
+        seconds = time.perf_counter() - started
+        client.delete("naive:queue:worker_mail")
+    return seconds
+
+
+def pipe(mariadb: MariaDB, database: Database, redis: RedisServer) -> float:
+    """Seconds of the database client's output going straight into Redis."""
+    payload = 'CONCAT(\'{"class":"Worker::Mail","args":[\', arg, \']}\')'
+    command = "'*3\\r\\n$5\\r\\nRPUSH\\r\\n$4\\r\\npipe\\r\\n$'"
+    query = f"SELECT CONCAT({command}, LENGTH({payload}), '\\r\\n', {payload}, '\\r') FROM job"
+    account, name = database.account, database.name  # type: ignore[attr-defined]
+    client = ["mariadb", "-q", "-N", "-B", "-r", "-h127.0.0.1", f"-P{mariadb.port}", f"-u{account.user}"]
+    started = time.perf_counter()
+    source = subprocess.Popen(
+        [*client, f"-p{account.password}", "--default-character-set=binary", name, "-e", query], stdout=subprocess.PIPE
+    )
+    subprocess.run(["redis-cli", "-p", str(redis.port), "--pipe"], stdin=source.stdout, check=True, capture_output=True)
+    source.wait()
+    seconds = time.perf_counter() - started
+    with redis.client() as connection:
+        assert connection.llen("pipe") == database.count("job"), "the pipe has lost rows"
+        connection.delete("pipe")
+    return seconds
+
+
+def run(folder: Path) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds and peak bytes of `qudo-migrate run`."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "migrate", "run", "--json"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"run ended with {process.returncode}: {output.decode()[:500]}")
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--naive-jobs", type=int, default=2_000)
+    parser.add_argument("--bytes", type=int, default=200, help="of each arg")
+    parser.add_argument("--engine", choices=("InnoDB", "MyISAM"), default="InnoDB")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    with MariaDB() as mariadb, RedisServer() as redis, tempfile.TemporaryDirectory() as name:
+        database = mariadb.create_database(options.engine)
+        fill(database, options.jobs + options.naive_jobs, arg=arg_of(options.bytes), priorities=3)
+        folder = Path(name)
+        folder.joinpath("qudo-migrate.toml").write_text(toml({"main": database}, redis, (), None))
+        naive_rate = options.naive_jobs / naive(database, redis, options.naive_jobs)
+        pipe_rate = options.jobs / pipe(mariadb, database, redis)
+        seconds, cpu, peak = run(folder)
+        with redis.client() as client:
+            assert client.llen(QUEUE) == options.jobs, "the run has lost jobs"
+            ledger = sum(client.memory_usage(key) or 0 for key in client.scan_iter("resque:qudo_migrate:ledger:*"))
+    rate = options.jobs / seconds
+    figures = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "data": f"{options.jobs:,} jobs, JSON args of {options.bytes} bytes, {options.engine}",
+        "run_jobs_per_second": round(rate),
+        "naive_jobs_per_second": round(naive_rate),
+        "pipe_jobs_per_second": round(pipe_rate),
+        "run_to_naive": round(rate / naive_rate, 1),
+        "run_to_pipe": round(rate / pipe_rate, 3),
+        "run_cpu_seconds": round(cpu, 1),
+        "run_peak_megabytes": round(peak / 1e6),
+        "ledger_bytes_per_job": round(ledger / options.jobs, 3),
+    }
+    for key, value in figures.items():
+        print(f"{key.replace('_', ' '):24} {value}")
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
