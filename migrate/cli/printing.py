@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -17,9 +18,14 @@ from migrate.engine.results import ErrorLine, FindingCount, UntranslatableJob
 SHOWN_JOBS = 20
 
 
+#: Columns of what goes into a file or a pipe; a terminal has its own.
+PIPED_COLUMNS = 140
+
+
 def output_console() -> Console:
     """Results go to stdout."""
-    return Console(highlight=False)
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPED_COLUMNS if piped else None)
 
 
 def error_console() -> Console:

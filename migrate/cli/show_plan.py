@@ -68,7 +68,7 @@ def _show_source(console: Console, source: PlannedSource) -> None:
         for func in source.funcs
     ]
     title = f"{source.name}: {source.jobs:,} jobs in {source.server}, {source.engine}"
-    columns = ("func", "queue", "serializer", "ready", "delayed", "in flight", "retried", "uniqkeys")
+    columns = ("func", "queue", "serializer", "ready", "later", "in flight", "retried", "uniqkeys")
     console.print(table(title, columns, rows))
     if source.not_handed_off:
         console.print(

@@ -9,9 +9,9 @@ recovery, which reads the chunk records on a new connection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, LargeBinary, cast, delete, insert, literal, select
+from sqlalchemy import BigInteger, Connection, LargeBinary, Select, cast, delete, insert, literal, select
 
 from migrate.errors import Contention
 from migrate.qudo import binding, pending, tables
@@ -72,16 +72,20 @@ def unchanged_since_read(current: Sequence[object], read: Row) -> bool:
     return tuple(current) == read[: len(HEADER)]
 
 
+def locking_query(ids: Sequence[int]) -> Select[Any]:
+    """Lock these rows and read what tells whether they changed, by id."""
+    return select(*HEADER).where(among(ids)).order_by(job.id).with_for_update()
+
+
 def _lock_unchanged(
     source: Source, connection: Connection, ids: Sequence[int], by_job_id: Mapping[int, Candidate]
 ) -> list[int]:
     """Lock the rows by id and keep those that nobody changed or took; sorted by id."""
     kept: list[int] = []
     for part in id_lists(source, ids):
-        query = select(*HEADER).where(among(part)).order_by(job.id).with_for_update()
         kept += [
             int(row[0])
-            for row in connection.execute(query, execution_options=UNCACHED)
+            for row in connection.execute(locking_query(part), execution_options=UNCACHED)
             if unchanged_since_read(row, by_job_id[int(row[0])].row)
         ]
     return kept

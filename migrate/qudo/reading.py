@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, case, cast, func, null, or_, select, text
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, and_, case, cast, func, null, or_, select, text
 
 from migrate.jobs import QudoJob
 from migrate.qudo import tables
@@ -119,17 +119,19 @@ def highest_priority(connection: Connection, below: int | None) -> int | None:
 def free_rows(
     source: Source, connection: Connection, position: Position, selection: Selection, now: int, limit: int
 ) -> list[Row]:
-    """The next free rows of one priority behind `position`, by id; at most `limit` rows.
+    """The next free rows of one priority behind `position`, by id; at most `limit` rows."""
+    query = free_rows_query(source, position, selection, now, limit)
+    return [Row._make(row) for row in connection.execute(query)]
 
-    InnoDB's secondary keys carry the primary key, so this is a pure range scan there.
-    """
-    query = (
+
+def free_rows_query(source: Source, position: Position, selection: Selection, now: int, limit: int) -> Select[Any]:
+    """InnoDB's secondary keys carry the primary key, so this is a pure range scan there."""
+    return (
         select(*_columns(source, limit))
         .where(job.priority == position.priority, job.id > position.id, is_free(now), _wanted(selection, now))
         .order_by(job.id)
         .limit(limit)
     )
-    return [Row._make(row) for row in connection.execute(query)]
 
 
 def _wanted(selection: Selection, now: int) -> ColumnElement[bool]:

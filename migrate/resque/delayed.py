@@ -6,11 +6,15 @@ resque-scheduler and node-resque re-encode them from class, queue and args.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
+from redis.exceptions import LockError
 from redis.lock import Lock
 
+from migrate.errors import ServerError
 from migrate.resque import lua
+from migrate.resque.handoff import wrong_type
 from migrate.resque.target import Target
 
 #: Jobs that one call of the script moves.
@@ -31,14 +35,19 @@ def move_due(target: Target) -> Moved:
     """Move jobs that have fallen due by Redis's own clock, at most `CALL_JOBS`. Safe side by side and to repeat.
 
     Raises Unavailable (full, read-only, away): then nothing was moved, or all that was is counted by the next call.
+    Raises UsageError when something else uses Resque's keys.
     """
     keys = target.keys
     arguments = [f"{target.namespace}:", CALL_JOBS]
-    jobs, aside, second, now_us = target.run(
-        lua.source("schedule"), [keys.schedule, keys.queues, keys.unscheduled], arguments
-    )
-    next_in = int(second) - int(now_us) / 1_000_000 if second else None
-    return Moved(int(jobs), int(aside), next_in)
+    script = lua.source("guard", "schedule")
+    match target.run(script, [keys.schedule, keys.queues, keys.unscheduled], arguments):
+        case [b"type", key, kind]:
+            raise wrong_type(target, key, kind)
+        case [_, jobs, aside, score, now_us]:
+            next_in = float(score) - int(now_us) / 1_000_000 if score else None
+            return Moved(int(jobs), int(aside), next_in)
+        case reply:
+            raise ServerError(f"target {target.label}: an answer that makes no sense: {str(reply)[:80]}")
 
 
 class Leadership:
@@ -53,11 +62,13 @@ class Leadership:
         """Become or stay the leader; call it more often than `LEADER_SECONDS`. Raises Unavailable."""
         with self._target.commands():
             if self._lock.owned():
-                return bool(self._lock.reacquire())
+                with contextlib.suppress(LockError):  # it ended between the two commands
+                    return bool(self._lock.reacquire())
             return bool(self._lock.acquire(blocking=False))
 
     def release(self) -> None:
         """Let another lead at once."""
         with self._target.commands():
             if self._lock.owned():
-                self._lock.release()
+                with contextlib.suppress(LockError):
+                    self._lock.release()

@@ -64,13 +64,18 @@ def outcome(reply: Any, target: Target, target_id: str, beat: int) -> HandedOff:
         case b"behind":
             raise binding.older_than_known(target, beat, int(reply[1]))
         case b"type":
-            key, kind = reply[1].decode("utf-8", "replace"), reply[2].decode()
-            raise UsageError(
-                f"target {target.label}: {key[:120]} is a {kind}: something else than Resque uses this name",
-                advice="remove that key, or choose another queue or namespace; nothing was pushed",
-            )
+            raise wrong_type(target, reply[1], reply[2])
         case _:
             raise ServerError(f"target {target.label}: {reply[2].decode('utf-8', 'replace')}")
+
+
+def wrong_type(target: Target, key: bytes, kind: bytes) -> UsageError:
+    """Something else uses a key that a script needs, and so the script did nothing."""
+    name = key.decode("utf-8", "replace")[:120]
+    return UsageError(
+        f"target {target.label}: {name} is a {kind.decode()}: something else than Resque uses this name",
+        advice="remove that key, or choose another queue or namespace; nothing was pushed",
+    )
 
 
 def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:

@@ -36,7 +36,7 @@ class Scheduler:
         self._stop = stop
         self._reporter = reporter
         self._leadership = Leadership(target)
-        self._leads = False
+        self._leads: bool | None = None  #: None: not known yet
         self.moved = 0  #: jobs, since the start
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ from tests.integration.conftest import Run
 from tests.qudo_app import enqueue, job_ids, job_rows
 from tests.resque_app import Resque
 from tests.schemas import check
-from tests.servers import Database, RedisServer
+from tests.servers import MariaDBDatabase, RedisServer
 
 KEY_ORDER = {
     "perl": ["class", "args", "queue", "qudo"],
@@ -22,12 +22,17 @@ KEY_ORDER = {
 
 @pytest.mark.parametrize("dialect", KEY_ORDER)
 def test_the_delayed_layout_is_that_of_the_dialects_scheduler(
-    dialect: str, database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    dialect: str,
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
 ) -> None:
     arg = '{"b": 1.0, "a": [null, "鮎"]}'
-    job_id = enqueue(database, "Worker::Mail", arg.encode(), "key", priority=3, run_after=500)
-    (row,) = job_rows(database)
-    write_config([database], {"url": redis_server.url, "dialect": dialect}, [{"func": "*", "queue": "mail"}])
+    job_id = enqueue(innodb, "Worker::Mail", arg.encode(), "key", priority=3, run_after=500)
+    (row,) = job_rows(innodb)
+    write_config([innodb], {"url": redis_server.url, "dialect": dialect}, [{"func": "*", "queue": "mail"}])
 
     assert run().counts == {"moved": 1, "handed_off": 1}
 
@@ -42,10 +47,10 @@ def test_the_delayed_layout_is_that_of_the_dialects_scheduler(
 
 
 def test_the_delayed_text_is_the_very_one_that_schedulers_would_write(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    enqueue(database, "Worker::Mail", b'["x"]', run_after=500)
-    write_config([database], {"url": redis_server.url, "dialect": "node"})
+    enqueue(innodb, "Worker::Mail", b'["x"]', run_after=500)
+    write_config([innodb], {"url": redis_server.url, "dialect": "node"})
     run()
     ((job,),) = resque.delayed().values()
     assert job.text == b'{"class":"Worker::Mail","queue":"worker_mail","args":[["x"]]}'
@@ -53,14 +58,19 @@ def test_the_delayed_text_is_the_very_one_that_schedulers_would_write(
 
 @pytest.mark.parametrize("dialect", KEY_ORDER)
 def test_jobs_alike_are_each_there(
-    dialect: str, database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    dialect: str,
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
 ) -> None:
     for run_after in (500, 500, 600):
-        enqueue(database, "Worker::Mail", b"[]", run_after=run_after)
-    now = database.now()
-    database.execute("UPDATE job SET run_after = %s WHERE id < 3", [now + 500])
-    database.execute("UPDATE job SET run_after = %s WHERE id = 3", [now + 600])
-    write_config([database], {"url": redis_server.url, "dialect": dialect})
+        enqueue(innodb, "Worker::Mail", b"[]", run_after=run_after)
+    now = innodb.now()
+    innodb.execute("UPDATE job SET run_after = %s WHERE id < 3", [now + 500])
+    innodb.execute("UPDATE job SET run_after = %s WHERE id = 3", [now + 600])
+    write_config([innodb], {"url": redis_server.url, "dialect": dialect})
 
     assert run().counts == {"moved": 3, "handed_off": 3}
 
@@ -69,11 +79,11 @@ def test_jobs_alike_are_each_there(
 
 
 def test_a_job_that_became_due_goes_straight_to_its_queue(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    due = enqueue(database, "Worker::Mail", b"{}", run_after=500)
-    database.execute("UPDATE job SET run_after = %s", [database.now() - 1])
-    write_config([database], redis_server)
+    due = enqueue(innodb, "Worker::Mail", b"{}", run_after=500)
+    innodb.execute("UPDATE job SET run_after = %s", [innodb.now() - 1])
+    write_config([innodb], redis_server)
 
     run()
 
@@ -82,31 +92,31 @@ def test_a_job_that_became_due_goes_straight_to_its_queue(
 
 
 def test_held_jobs_stay_free_in_qudo_until_they_are_due(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    early = enqueue(database, "Worker::Mail", b"{}", run_after=500)
-    due = enqueue(database, "Worker::Mail", b"{}")
-    (row, _) = job_rows(database)
-    write_config([database], redis_server, [{"func": "*", "delayed": "hold"}])
+    early = enqueue(innodb, "Worker::Mail", b"{}", run_after=500)
+    due = enqueue(innodb, "Worker::Mail", b"{}")
+    (row, _) = job_rows(innodb)
+    write_config([innodb], redis_server, [{"func": "*", "delayed": "hold"}])
 
     report = run()
 
     assert report.counts == {"moved": 1, "handed_off": 1, "kept": 1}
-    assert job_rows(database) == [row]
+    assert job_rows(innodb) == [row]
     assert resque.ids() == [due]
 
-    database.execute("UPDATE job SET run_after = %s", [database.now()])
+    innodb.execute("UPDATE job SET run_after = %s", [innodb.now()])
     assert run().counts == {"moved": 1, "handed_off": 1}
     assert [job.id for job in resque.queue("worker_mail")] == [due, early]
 
 
 def test_start_time_puts_early_jobs_into_their_queue_with_the_key_that_perls_plugin_reads(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    enqueue(database, "Worker::Mail", b"{}", run_after=500)
-    enqueue(database, "Worker::Mail", b"{}")
-    early, due = job_rows(database)
-    write_config([database], redis_server, [{"func": "*", "delayed": "start_time"}])
+    enqueue(innodb, "Worker::Mail", b"{}", run_after=500)
+    enqueue(innodb, "Worker::Mail", b"{}")
+    early, due = job_rows(innodb)
+    write_config([innodb], redis_server, [{"func": "*", "delayed": "start_time"}])
 
     run()
 
@@ -116,17 +126,17 @@ def test_start_time_puts_early_jobs_into_their_queue_with_the_key_that_perls_plu
     for payload in jobs.values():
         check(payload, "payload")
     assert resque.delayed() == {}
-    assert job_ids(database) == []
+    assert job_ids(innodb) == []
 
 
 def test_retries_are_written_where_the_dialect_reads_them(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
     """Perl's plugin Retry counts in the payload; a scheduled job carries the count to its queue."""
-    enqueue(database, "Worker::Mail", b"{}")
-    enqueue(database, "Worker::Mail", b"{}", run_after=500)
-    database.execute("UPDATE job SET retry_cnt = 2")
-    write_config([database], redis_server, [{"func": "*", "max_retry": 5}])
+    enqueue(innodb, "Worker::Mail", b"{}")
+    enqueue(innodb, "Worker::Mail", b"{}", run_after=500)
+    innodb.execute("UPDATE job SET retry_cnt = 2")
+    write_config([innodb], redis_server, [{"func": "*", "max_retry": 5}])
 
     run()
 

@@ -10,7 +10,7 @@ from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
 from tests.qudo_app import enqueue, fill, job_rows
 from tests.resque_app import Resque, ResqueJob
-from tests.servers import Database, MariaDB, RedisServer, wait_until
+from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer, wait_until
 from tests.servers.command import Cli
 
 ONE_QUEUE = [{"func": "*", "queue": "all"}]
@@ -56,11 +56,11 @@ def test_each_source_keeps_its_own_order_in_a_queue_that_several_feed(
 
 
 def test_runs_with_a_limit_go_on_where_the_last_one_stopped(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    fill(database, 50, priorities=4)
-    expected = in_qudos_order(database)
-    write_config([database], redis_server)
+    fill(innodb, 50, priorities=4)
+    expected = in_qudos_order(innodb)
+    write_config([innodb], redis_server)
 
     for moved in (20, 20, 10):
         assert run("--limit", "20", "--batch-size", "7").counts["moved"] == moved
@@ -87,13 +87,18 @@ def test_a_killed_run_and_the_next_one_keep_the_order_together(
 
 @pytest.mark.parametrize("dialect", ["perl", "ruby"])
 def test_jobs_due_in_one_second_keep_the_order(
-    dialect: str, database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    dialect: str,
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
 ) -> None:
     for number in range(9):
-        enqueue(database, "Worker::Mail", b"[%d]" % number, priority=number % 3)
-    database.execute("UPDATE job SET run_after = %s", [database.now() + 1000])
-    expected = [row.arg for row in sorted(job_rows(database), key=lambda row: (-row.priority, row.id))]
-    write_config([database], {"url": redis_server.url, "dialect": dialect})
+        enqueue(innodb, "Worker::Mail", b"[%d]" % number, priority=number % 3)
+    innodb.execute("UPDATE job SET run_after = %s", [innodb.now() + 1000])
+    expected = [row.arg for row in sorted(job_rows(innodb), key=lambda row: (-row.priority, row.id))]
+    write_config([innodb], {"url": redis_server.url, "dialect": dialect})
 
     run()
 

@@ -6,21 +6,21 @@ from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
 from tests.qudo_app import enqueue, job_ids
 from tests.resque_app import Resque
-from tests.servers import Database, RedisServer
+from tests.servers import MariaDBDatabase, RedisServer
 
 
 def test_the_first_route_that_matches_wins(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    for func in ("Worker::Mail::Bulk", "Worker::Mail", "Worker::Image", "worker::mail", "Other"):
-        enqueue(database, func, b"{}")
+    for func in ("Worker::Mail::Bulk", "Worker::Mail", "Worker::Image", "worker::audio", "Other"):
+        enqueue(innodb, func, b"{}")
     routes = [
         {"func": "Worker::Mail", "queue": "exact"},
         {"func": "Worker::M*", "queue": "glob"},
         {"func": "Worker::*", "queue": "wider"},
         {"func": "[Ww]orker::*", "queue": "lower"},
     ]
-    write_config([database], redis_server, routes)
+    write_config([innodb], redis_server, routes)
 
     run()
 
@@ -28,21 +28,21 @@ def test_the_first_route_that_matches_wins(
         "exact": ["Worker::Mail"],
         "glob": ["Worker::Mail::Bulk"],
         "wider": ["Worker::Image"],
-        "lower": ["worker::mail"],
+        "lower": ["worker::audio"],
         "other": ["Other"],
     }
 
 
 def test_class_and_queue_are_made_from_templates(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    enqueue(database, "My::Worker::Mail", b"{}")
-    enqueue(database, "Fixed", b"{}")
+    enqueue(innodb, "My::Worker::Mail", b"{}")
+    enqueue(innodb, "Fixed", b"{}")
     routes = [
         {"func": "Fixed", "class": "Some::Class", "queue": "Some Queue: ünïcode"},
         {"func": "*", "class": "Resque::{func}", "queue": "q-{func}-{func}"},
     ]
-    write_config([database], redis_server, routes)
+    write_config([innodb], redis_server, routes)
 
     run()
 
@@ -53,11 +53,11 @@ def test_class_and_queue_are_made_from_templates(
 
 
 def test_bands_send_priorities_to_queues_of_their_own(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    ids = {priority: enqueue(database, "Worker::Mail", b"{}", priority=priority) for priority in (0, 9, 10, 99, 100)}
+    ids = {priority: enqueue(innodb, "Worker::Mail", b"{}", priority=priority) for priority in (0, 9, 10, 99, 100)}
     bands = [{"min_priority": 10, "queue": "{func}_high"}, {"min_priority": 100, "queue": "urgent"}]
-    write_config([database], redis_server, [{"func": "*", "bands": bands}])
+    write_config([innodb], redis_server, [{"func": "*", "bands": bands}])
 
     report = run()
 
@@ -74,7 +74,7 @@ def test_bands_send_priorities_to_queues_of_their_own(
 
 
 def test_spread_turns_an_array_into_arguments_and_nothing_else(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
     args = {
         b'[1, "0123", {"a": []}]': [1, "0123", {"a": []}],
@@ -84,10 +84,10 @@ def test_spread_turns_an_array_into_arguments_and_nothing_else(
         None: [None],
     }
     for arg in args:
-        enqueue(database, "Spread", arg)
-        enqueue(database, "Single", arg)
+        enqueue(innodb, "Spread", arg)
+        enqueue(innodb, "Single", arg)
     routes = [{"func": "Spread", "args": "spread", "serializer": "json"}, {"func": "*", "serializer": "json"}]
-    write_config([database], redis_server, routes)
+    write_config([innodb], redis_server, routes)
 
     run()
 
@@ -96,26 +96,26 @@ def test_spread_turns_an_array_into_arguments_and_nothing_else(
 
 
 def test_what_may_not_move_stays_in_qudo(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
-    stays = [enqueue(database, "Worker::Mail", b"{}"), enqueue(database, "Worker::Mail", b"\xff not translatable")]
-    moves = enqueue(database, "Worker::Image", b"{}")
-    write_config([database], redis_server, [{"func": "Worker::Mail", "move": False}])
+    stays = [enqueue(innodb, "Worker::Mail", b"{}"), enqueue(innodb, "Worker::Mail", b"\xff not translatable")]
+    moves = enqueue(innodb, "Worker::Image", b"{}")
+    write_config([innodb], redis_server, [{"func": "Worker::Mail", "move": False}])
 
     report = run()
 
     assert report.counts == {"moved": 1, "handed_off": 1, "kept": 2}
     assert report.complete
-    assert (job_ids(database), resque.ids()) == (stays, [moves])
+    assert (job_ids(innodb), resque.ids()) == (stays, [moves])
 
 
 def test_a_forced_serializer_is_taken_at_its_word(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
     for func in ("As::Raw", "As::Json", "As::Messagepack", "As::Auto"):
-        enqueue(database, func, b'{"n": 1}')
+        enqueue(innodb, func, b'{"n": 1}')
     routes = [{"func": f"As::{name.capitalize()}", "serializer": name} for name in ("raw", "json", "messagepack")]
-    write_config([database], redis_server, routes)
+    write_config([innodb], redis_server, routes)
 
     report = run(status=1)
 
@@ -128,13 +128,13 @@ def test_a_forced_serializer_is_taken_at_its_word(
 
 
 def test_an_edited_configuration_does_not_strand_what_has_moved(
-    database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
     """What is pushed is made from what the route said when the job moved."""
-    first, second = enqueue(database, "Worker::Mail", b"[1]"), enqueue(database, "Worker::Mail", b"[2]")
-    database.execute("UPDATE job SET priority = 1 WHERE id = 1")
+    first, second = enqueue(innodb, "Worker::Mail", b"[1]"), enqueue(innodb, "Worker::Mail", b"[2]")
+    innodb.execute("UPDATE job SET priority = 1 WHERE id = 1")
     with RedisServer(appendonly="no") as forgetful:
-        write_config([database], forgetful, [{"func": "*", "class": "Old", "queue": "old", "args": "spread"}])
+        write_config([innodb], forgetful, [{"func": "*", "class": "Old", "queue": "old", "args": "spread"}])
         run("--limit", "1")
         # As if it had been killed between the move and the hand-off.
         client = forgetful.client()
@@ -142,7 +142,7 @@ def test_an_edited_configuration_does_not_strand_what_has_moved(
             client.delete(key)
         for key in client.scan_iter("resque:qudo_migrate:ledger:*"):
             client.delete(key)
-        write_config([database], forgetful, [{"func": "*", "class": "New", "queue": "new"}])
+        write_config([innodb], forgetful, [{"func": "*", "class": "New", "queue": "new"}])
 
         report = run()
 

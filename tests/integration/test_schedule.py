@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pytest
 from redis import Redis
@@ -34,7 +34,7 @@ KEEPS_LEAD = hashlib.sha1(Lock.LUA_REACQUIRE_SCRIPT.encode()).hexdigest().encode
 
 def now(client: Redis) -> int:
     """Redis's own clock: by it jobs fall due."""
-    return int(cast("tuple[int, int]", client.time())[0])
+    return int(client.time()[0])
 
 
 def delay(client: Redis, jobs: list[tuple[int, bytes]], namespace: str = "resque") -> None:

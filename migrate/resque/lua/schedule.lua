@@ -1,5 +1,6 @@
 -- Moves jobs that have fallen due from the delayed layout to their queues, texts unchanged. Atomic: no job is nowhere,
 -- even for an instant, and none is moved twice, whoever else moves them (resque-scheduler, node-resque).
+-- Needs guard.lua before it.
 --
 -- KEYS
 --   1 zset delayed_queue_schedule   2 set queues
@@ -8,13 +9,22 @@
 --   1 prefix of all keys: "<namespace>:"   2 how many jobs to move at most
 -- Other keys, by prefix: delayed:<second>, timestamps:<text>, queue:<name>
 --
--- Result  {moved, put aside, next second that has jobs or "", now in microseconds}
+-- Result  {"ok", moved, put aside, score of the next entry of the schedule or "", now in microseconds}
+--         {"type", key, its type}: something else uses this key; nothing was moved
 --         or an error reply (out of memory, read-only) when nothing was moved
 
 local prefix, most = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
-local now = tonumber(time[1])
 local moved, aside = 0, 0
+
+for number, wanted in ipairs({'zset', 'set', 'list'}) do
+  local good, found = is_type(KEYS[number], wanted)
+  if not good then return {'type', KEYS[number], found} end
+end
+
+local function done(next_score)
+  return {'ok', moved, aside, next_score, time[1] .. string.format('%06d', time[2])}
+end
 
 local function queue_of(text)
   local good, job = pcall(cjson.decode, text)
@@ -40,24 +50,29 @@ local function push(text)
 end
 
 while moved + aside < most do
-  local second = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
+  local entry = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', time[1], 'WITHSCORES', 'LIMIT', 0, 1)
+  local second, score = entry[1], entry[2]
   if not second then break end
   local list = prefix .. 'delayed:' .. second
+  local good, found = is_type(list, 'list')
+  if not good then
+    if moved + aside == 0 then return {'type', list, found} end
+    return done(score)
+  end
   local texts = redis.call('LRANGE', list, 0, most - moved - aside - 1)
   for _, text in ipairs(texts) do
-    local done = push(text)
-    if type(done) == 'table' then
-      if moved + aside == 0 then return done end
-      return {moved, aside, second, time[1] .. string.format('%06d', time[2])}
+    local pushed = push(text)
+    if type(pushed) == 'table' then
+      if moved + aside == 0 then return pushed end
+      return done(score)
     end
     redis.call('LPOP', list)
-    redis.call('SREM', prefix .. 'timestamps:' .. text, 'delayed:' .. second)
-    if done then moved = moved + 1 else aside = aside + 1 end
+    redis.pcall('SREM', prefix .. 'timestamps:' .. text, 'delayed:' .. second)
+    if pushed then moved = moved + 1 else aside = aside + 1 end
   end
   if redis.call('LLEN', list) == 0 then
     redis.call('ZREM', KEYS[1], second)
   end
 end
 
-local next_second = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
-return {moved, aside, next_second or '', time[1] .. string.format('%06d', time[2])}
+return done(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or '')

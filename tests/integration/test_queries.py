@@ -1,0 +1,75 @@
+"""Each hot query is a look-up in an index: a plan that scans would be right and a thousand times slower."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects import mysql
+
+from migrate.qudo import moving, reading, tables
+from migrate.qudo.picking import among
+from migrate.qudo.reading import Position, Selection
+from migrate.qudo.source import Source
+from tests.qudo_app.enqueueing import fill
+from tests.servers import MariaDBDatabase
+
+ROWS = 20_000
+FEW = 900
+
+
+@pytest.fixture
+def filled(innodb: MariaDBDatabase) -> Source:
+    fill(innodb, ROWS, priorities=3)
+    innodb.execute("ANALYZE TABLE job")
+    return Source("main", innodb.url)
+
+
+def rows_examined(connection: Connection, statement: str) -> tuple[str, int]:
+    """The key that a statement uses, and how many rows the server expects to read."""
+    plan = connection.execute(text("EXPLAIN " + statement.replace(":", "\\:"))).mappings().one()
+    return str(plan["key"]), int(plan["rows"])
+
+
+def rows_read(connection: Connection) -> int:
+    """How many rows and keys this session has read so far."""
+    found = connection.execute(text("SHOW SESSION STATUS LIKE 'Handler_read%'")).all()
+    return sum(int(row[1]) for row in found)
+
+
+def compiled(statement: object) -> str:
+    return str(statement.compile(dialect=mysql.dialect(), compile_kwargs={"literal_binds": True}))  # type: ignore[attr-defined]
+
+
+def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> None:
+    ids = list(range(1, FEW + 1))
+    query = moving.locking_query(ids)
+    with filled.reading() as connection:
+        key, rows = rows_examined(connection, compiled(query))
+    assert key == "PRIMARY"
+    assert rows <= FEW
+
+
+def test_moved_rows_are_deleted_by_their_primary_key(filled: Source) -> None:
+    statement = tables.job.delete().where(among(list(range(1, FEW + 1))))
+    with filled.reading() as connection:
+        key, rows = rows_examined(connection, compiled(statement))
+    assert key == "PRIMARY"
+    assert rows <= FEW
+
+
+def test_a_page_of_free_rows_is_a_range_of_the_priority_index(filled: Source) -> None:
+    query = reading.free_rows_query(filled, Position(1, ROWS // 2), Selection((), ()), 2_000_000_000, 500)
+    with filled.reading() as connection:
+        key, _ = rows_examined(connection, compiled(query))
+        before = rows_read(connection)
+        connection.execute(query).all()
+        read = rows_read(connection) - before
+    assert key in ("priority", "PRIMARY")
+    assert 500 <= read < 3 * 500
+
+
+def test_the_next_priority_costs_one_look_into_its_index(filled: Source) -> None:
+    with filled.reading() as connection:
+        before = rows_read(connection)
+        assert reading.highest_priority(connection, 2) == 1
+        assert rows_read(connection) - before < 50  # SHOW STATUS reads its own temporary table
