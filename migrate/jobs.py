@@ -5,9 +5,13 @@ Pure data: no I/O, no knowledge of either server.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import msgspec
+
+#: One spelling for each identity: int() would also take "0x", "_", signs, spaces and capitals.
+_IDENTITY = re.compile(r"[0-7][0-9a-f]{15}-(?:0|[1-9][0-9]{0,9})")
 
 
 class Identity(NamedTuple):
@@ -27,9 +31,9 @@ class Identity(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Identity:
         """Read what `text` wrote. Raises ValueError for anything else."""
-        batch, dash, seq = text.partition("-")
-        if not dash or len(batch) != 16 or not seq.isascii() or not seq.isdigit():
+        if not _IDENTITY.fullmatch(text):
             raise ValueError(f"not an identity: {text!r}")
+        batch, _, seq = text.partition("-")
         return cls(int(batch, 16), int(seq))
 
 

@@ -25,12 +25,12 @@ PIPED_COLUMNS = 140
 def output_console() -> Console:
     """Results go to stdout."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=PIPED_COLUMNS if piped else None)
+    return Console(highlight=False, emoji=False, width=PIPED_COLUMNS if piped else None)
 
 
 def error_console() -> Console:
-    """Errors and messages go to stderr."""
-    return Console(stderr=True, highlight=False)
+    """Errors and messages go to stderr. No emoji codes here either: `main:x:` is data."""
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(document: msgspec.Struct) -> None:

@@ -19,7 +19,7 @@ class Narrator:
     """Speaks on stdout, or, when `silent`, not at all. Texts are markup of rich's; cells and values are data."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        self._console = Console(highlight=False, quiet=silent)
+        self._console = Console(highlight=False, emoji=False, quiet=silent)
         self._chapters = 0
 
     def chapter(self, title: str) -> None:

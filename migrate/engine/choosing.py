@@ -5,6 +5,7 @@ A drain moves the chunks; a dry run and a rehearsal look at the very same ones.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from migrate.qudo.moving import Candidate
 from migrate.qudo.reading import FreeRows, Row
 from migrate.qudo.serializers import Finding
 from migrate.qudo.source import Source
+
+#: Seconds between two looks at which funcs apps still enqueue.
+LIVE_FUNCS_SECONDS = 5.0
 
 
 class Prepared(NamedTuple):
@@ -54,6 +58,8 @@ class Chooser:
         self._tally = tally
         self._stop = stop
         self._together = together
+        self._live_funcs: set[int] = set()
+        self._look_again = 0.0
         self.decisions: dict[int, str] = {}  #: the texts of all decisions met, by id
         self.limit_reached = False
 
@@ -62,8 +68,6 @@ class Chooser:
 
         At most `limit` rows. Rows that can't be translated go into the tally. Ends early when a stop is requested.
         """
-        with self._source.reading() as connection:
-            live_funcs = reading.recent_funcs(connection, self._source.now(connection))
         chunk: list[Prepared] = []
         chunk_bytes = 0  # of args
         left = limit
@@ -74,7 +78,7 @@ class Chooser:
             prepared = self._prepare(row, now)
             if prepared is None:
                 continue
-            alone = self._goes_alone(row, live_funcs)
+            alone = not self._together and self._goes_alone(row)
             other_batch = bool(chunk) and chunk[0].job.identity.batch != prepared.job.identity.batch
             if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
                 yield chunk
@@ -97,9 +101,15 @@ class Chooser:
                     return
                 yield row, walk.now
 
-    def _goes_alone(self, row: Row, live_funcs: set[int]) -> bool:
+    def _goes_alone(self, row: Row) -> bool:
         """A row with a uniqkey whose func apps still enqueue: a larger move makes an app a deadlock's victim (seen)."""
-        return not self._together and row.func_id in live_funcs and self._routing.keeps_unique(row)
+        if not self._routing.keeps_unique(row):
+            return False
+        if time.monotonic() >= self._look_again:
+            self._look_again = time.monotonic() + LIVE_FUNCS_SECONDS
+            with self._source.reading() as connection:
+                self._live_funcs = reading.recent_funcs(connection, self._source.now(connection))
+        return row.func_id in self._live_funcs
 
     def _prepare(self, row: Row, now: int) -> Prepared | None:
         """Translate one row; None when it stays. Nothing of it reaches the outbox unless it translates."""

@@ -28,17 +28,20 @@ class Mark(NamedTuple):
     """One row by its fingerprint. Two rows with the same one tell of the same job, or of jobs nobody can tell apart."""
 
     id: int
-    fingerprint: int  #: 128 bits
+    fingerprint: int  #: 224 bits
     time: int  #: Unix second; what it means is the query's matter
     retried: bool
 
 
 def _fingerprint(table: Table) -> ColumnElement[str]:
-    """SQL for the MD5 of func, uniqkey and arg, NULLs apart from empty ones."""
+    """SQL for a digest of func, uniqkey and arg, NULLs apart from empty ones.
+
+    MySQL 9.6 has no MD5() any more (seen); SHA2() is everywhere since 5.5.
+    """
     # SQLite's hex() of NULL is the empty text.
     key = case((table.c.uniqkey.is_(None), literal("-")), else_=func.hex(cast(table.c.uniqkey, LargeBinary)))
-    arg = func.coalesce(func.md5(cast(table.c.arg, LargeBinary)), literal("-"))
-    return func.md5(cast(table.c.func_id, String(20)) + literal(":") + key + literal(":") + arg)
+    arg = func.coalesce(func.sha2(cast(table.c.arg, LargeBinary), 224), literal("-"))
+    return func.sha2(cast(table.c.func_id, String(20)) + literal(":") + key + literal(":") + arg, 224)
 
 
 def failures(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:

@@ -195,7 +195,7 @@ def _begin_explicitly(engine: Engine) -> None:
 
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        connection.create_function("md5", 1, _md5, deterministic=True)
+        connection.create_function("sha2", 2, _sha2, deterministic=True)
 
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("qudo_migrate_writes", False)
@@ -205,12 +205,11 @@ def _begin_explicitly(engine: Engine) -> None:
     event.listen(engine, "begin", begun)
 
 
-def _md5(value: bytes | str | None) -> str | None:
-    """MySQL's MD5(), which SQLite lacks: a fingerprint of job data, no secret."""
+def _sha2(value: bytes | str | None, _bits: int) -> str | None:
+    """MySQL's SHA2(…, 224), which SQLite lacks."""
     if value is None:
         return None
-    data = value.encode() if isinstance(value, str) else value
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return hashlib.sha224(value.encode() if isinstance(value, str) else value).hexdigest()
 
 
 def _sqlite_facts(source: Source, connection: Connection) -> ServerFacts:

@@ -42,7 +42,7 @@ class Scheduler:
     def run(self) -> None:
         """Raises what `RETRY_FOR_SECONDS` of waiting could not mend, and errors that waiting never mends."""
         patience = Patience(RETRY_FOR_SECONDS, self._stop, lambda reason: self._reporter.waits("schedule", reason))
-        with contextlib.suppress(Interrupted):
+        try:
             while not self._stop.requested:
                 try:
                     pause = self._turn()
@@ -52,8 +52,11 @@ class Scheduler:
                 patience.succeeded()
                 if pause > 0:
                     self._stop.wait(pause)
-        with contextlib.suppress(MigrateError):
-            self._leadership.release()
+        except Interrupted:
+            return
+        finally:
+            with contextlib.suppress(MigrateError):
+                self._leadership.release()
 
     def _turn(self) -> float:
         """One look; returns the seconds until the next."""

@@ -77,6 +77,7 @@ def test_a_second_job_waits_while_the_first_is_delayed(
         assert run("--func", f"Worker::{dialect.title()}", status=1).counts["waiting"] == 1
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_in_flight_wait_also_waits_for_a_key(database: Database, crossed: int, resque: Resque, cli: Cli) -> None:
     second = enqueue(database, "Worker::Mail", b"[2]", "鮎-1")
     running = cli.start("run", "--json", "--in-flight-wait", "60")
@@ -89,6 +90,7 @@ def test_in_flight_wait_also_waits_for_a_key(database: Database, crossed: int, r
     assert resque.ids() == [second]
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_three_jobs_under_one_key_cross_one_after_the_other(
     database: Database, crossed: int, resque: Resque, run: Run
 ) -> None:

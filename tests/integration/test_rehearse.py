@@ -1,0 +1,133 @@
+"""`rehearse` does it all in a scratch namespace and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Protocol
+
+import pytest
+from redis import Redis
+
+from tests.conftest import WriteConfig
+from tests.integration.conftest import Run
+from tests.integration.snapshots import nothing_left, nothing_written
+from tests.qudo_app import enqueue, fill, load_fixture
+from tests.resque_app import whole_redis
+from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer, wait_until
+from tests.servers.command import Cli
+
+
+class Rehearse(Protocol):
+    """What `rehearse --json` prints; the exit status must be `status`."""
+
+    def __call__(self, *arguments: str, status: int = 0) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def rehearse(cli: Cli) -> Rehearse:
+    def rehearse(*arguments: str, status: int = 0) -> dict[str, Any]:
+        result = cli("rehearse", "--json", *arguments)
+        assert result.status == status, result.stdout + result.stderr
+        document: dict[str, Any] = result.json()
+        assert document["exit_status"] == status
+        assert document["verdict"] == "ok"
+        assert document["differences"] == []
+        return document
+
+    return rehearse
+
+
+@pytest.mark.parametrize("dialect", ["perl", "ruby", "node"])
+def test_a_rehearsal_of_the_real_qudos_jobs_finds_no_difference_and_leaves_nothing(
+    dialect: str,
+    mariadb: MariaDB,
+    redis: Redis,
+    redis_server: RedisServer,
+    write_config: WriteConfig,
+    rehearse: Rehearse,
+) -> None:
+    databases = {"a": mariadb.create_database(), "b": mariadb.create_database()}
+    load_fixture(databases["a"], "a")
+    load_fixture(databases["b"], "b")
+    redis.set("resque:of somebody else", "kept")
+    target = {"url": redis_server.url, "dialect": dialect}
+    write_config(databases, target, [{"func": "Batch::*", "bytes": "latin1"}])
+
+    with nothing_left(*databases.values(), redis), nothing_written(*databases.values()):
+        document = rehearse()
+
+    assert document["rehearsed"] == 183 + 129
+    assert [source["in_flight"] for source in document["sources"]] == [2, 0]
+    assert document["jobs_per_second"] > 0
+
+
+def test_a_rehearsal_counts_what_would_stay(
+    database: Database, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, rehearse: Rehearse
+) -> None:
+    fill(database, 1200, uniqkey="key-{n}", priorities=3)
+    fill(database, 5, run_after=1000)
+    fill(database, 4, "Worker::Kept")
+    bad = enqueue(database, "Worker::Mail", b"\xff\xfe")
+    write_config([database], redis_server, [{"func": "Worker::Kept", "move": False}])
+
+    with nothing_left(redis), nothing_written(database):
+        document = rehearse(status=1)
+
+    (source,) = document["sources"]
+    assert {key: source[key] for key in ("rehearsed", "kept", "untranslatable", "waiting")} == {
+        "rehearsed": 1205,
+        "kept": 4,
+        "untranslatable": 1,
+        "waiting": 0,
+    }
+    assert [job["id"] for job in document["untranslatable_jobs"]] == [bad]
+
+
+def test_a_rehearsal_may_follow_a_run(
+    innodb: MariaDBDatabase,
+    redis: Redis,
+    redis_server: RedisServer,
+    write_config: WriteConfig,
+    run: Run,
+    rehearse: Rehearse,
+) -> None:
+    fill(innodb, 10)
+    write_config([innodb], redis_server)
+    run("--limit", "4")
+    with nothing_left(redis), nothing_written(innodb):
+        assert rehearse()["rehearsed"] == 6
+
+
+def test_func_and_source_choose_what_is_rehearsed(
+    mariadb: MariaDB, redis_server: RedisServer, write_config: WriteConfig, rehearse: Rehearse
+) -> None:
+    one, other = mariadb.create_database(), mariadb.create_database()
+    fill(one, 3, "Worker::Mail")
+    fill(one, 4, "Worker::Image")
+    fill(other, 5)
+    write_config({"one": one, "other": other}, redis_server)
+    document = rehearse("--source", "one", "--func", "*Image")
+    assert document["rehearsed"] == 4
+    assert [source["name"] for source in document["sources"]] == ["one"]
+
+
+def test_a_stopped_rehearsal_leaves_nothing_and_a_killed_one_nothing_for_long(
+    innodb: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
+) -> None:
+    fill(innodb, 50_000)
+    write_config([innodb], redis_server)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with nothing_left(redis):
+            running = cli.start("rehearse")
+            wait_until(redis.dbsize, what="the rehearsal is at work")
+            running.send(number)
+            assert running.wait().status == 130
+
+    running = cli.start("rehearse")
+    wait_until(redis.dbsize, what="the rehearsal is at work")
+    running.send(signal.SIGKILL)
+    running.wait()
+
+    left = whole_redis(redis)
+    assert all(key.startswith(b"resque-rehearsal-") for key in left)
+    assert all(expires for _, expires in left.values())
