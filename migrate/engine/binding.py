@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from migrate.errors import MigrateError, TargetMismatch, Unavailable
+from migrate.failpoints import reach
 from migrate.qudo import binding as source_side
 from migrate.qudo import ddl
 from migrate.qudo.source import Source
@@ -61,12 +62,15 @@ def bind(source: Source, target: Target) -> str:
     Creates our tables where they lack. Safe to repeat and side by side.
     """
     ddl.create_tables(source)
+    reach("binding.created")
     check(source, target)
     with source.reading() as connection:
         held = source_side.read(connection)
     with named(source):
         target_side.register_source(target, source.name, source_side.identify(source))
+        reach("binding.registered")
         target_id = held.target_id or source_side.bind(source, target_side.claim(target))
+    reach("binding.bound")
     check(source, target)
     return target_id
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from migrate.engine import binding as pair
 from migrate.engine.routing import Routing
 from migrate.errors import Contention, MigrateError, OpenTransactions, Refused, Untranslatable
+from migrate.failpoints import reach
 from migrate.jobs import ResqueJob
 from migrate.qudo import binding, leasing, outbox
 from migrate.qudo.binding import Binding
@@ -75,6 +76,7 @@ class Delivery:
                 continue  # another migrator is at it, or has just died: the next pass settles it
             pushed = 0
             if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) < record.jobs:
+                reach("recover.found")
                 pushed = self._redeliver(record)
             self.delivered(record)
             yield Recovered(record, pushed)

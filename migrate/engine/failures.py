@@ -17,6 +17,7 @@ from migrate.engine.results import Tally
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted, Untranslatable
+from migrate.failpoints import reach
 from migrate.jobs import QudoFailure, ResqueFailure
 from migrate.qudo import binding, exceptions
 from migrate.qudo.exceptions import Mark
@@ -154,6 +155,7 @@ class FailuresImport:
                 self._target, self._source.name, failures, target_id=held.target_id or "", beat=held.beat
             )
         self._tally.imported += done.pushed
+        reach("failures.entered")
 
     @property
     def unmarked(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from migrate.engine import crossed
 from migrate.engine.routing import Routing
+from migrate.failpoints import reach
 from migrate.qudo import pending
 from migrate.qudo.pending import Waiter
 from migrate.qudo.source import Source
@@ -31,4 +32,5 @@ def release_over(source: Source, target: Target, routing: Routing, waiters: Sequ
     with source.writing() as connection:
         for waiter in over:
             pending.release(connection, waiter)
+            reach("pending.released")
     return len(over)

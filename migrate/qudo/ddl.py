@@ -49,7 +49,7 @@ def lacking(source: Source) -> list[str]:
     """The names of our tables that the source doesn't have."""
     with source.reading() as connection:
         found = set(inspect(connection).get_table_names())
-    return [table.name for table in tables.ours.sorted_tables if table.name not in found]
+    return [str(table.name) for table in tables.ours.sorted_tables if table.name not in found]
 
 
 def create_tables(source: Source) -> None:

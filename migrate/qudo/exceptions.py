@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, String, Table, case, cast, func, literal, select, update
 
+from migrate.failpoints import reach
 from migrate.jobs import QudoFailure
 from migrate.qudo import tables
 from migrate.qudo.source import Source
@@ -143,6 +144,7 @@ def mark_retried(source: Source, marks: Sequence[tuple[int, int]]) -> None:
     for start in range(0, len(marks), MARKED_TOGETHER):
         with source.writing() as connection:
             _mark(connection, marks[start : start + MARKED_TOGETHER])
+        reach("failures.marked")
 
 
 def _mark(connection: Connection, marks: Sequence[tuple[int, int]]) -> None:

@@ -20,6 +20,7 @@ from migrate.errors import (
     SchemaError,
     ServerError,
     Unavailable,
+    UsageError,
 )
 
 #: MySQL's and MariaDB's error numbers; names in comments are theirs.
@@ -34,7 +35,8 @@ _CONTENTION = {
     3572,
 }  # CHECKREAD, DUP_ENTRY (a race for a key), LOCK_WAIT, DEADLOCK, NOWAIT
 _UNAVAILABLE = {
-    *(2002, 2003, 2005, 2006, 2013, 2014, 2055),  # the client library's own: no connection, or lost
+    *(2002, 2003, 2005, 2006, 2013, 2014, 2045, 2055),  # the client library's own: no connection, or lost
+    4031,  # MySQL 8.0.24 on: idle for longer than wait_timeout, where older ones just hang up
     *(1021, 1041, 1114, 1030, 28),  # disk or memory full, table full, storage engine
     *(1040, 1129, 1203, 1226),  # too many connections, host blocked
     *(1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927),  # shutdown, cut connections, killed
@@ -55,6 +57,11 @@ def database_faults(source: str) -> Iterator[None]:
         raise SchemaError(f"source {source}: its url can't be used: {error}") from error
     except exc.TimeoutError as error:
         raise Unavailable(f"source {source}: no free connection") from error
+    except RuntimeError as error:
+        if "'cryptography' package" not in str(error):
+            raise
+        # PyMySQL: the passwords of MySQL 8 over a connection without TLS need RSA.
+        raise UsageError(f"source {source}: {error}", advice="pip install 'qudo-migrate[mysql8]'") from error
 
 
 def translated(source: str, error: BaseException | None) -> MigrateError:

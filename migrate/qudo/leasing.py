@@ -17,6 +17,7 @@ from itertools import groupby
 from sqlalchemy import Connection, LargeBinary, and_, cast, delete, func, select, update
 
 from migrate.errors import Contention
+from migrate.failpoints import reach
 from migrate.qudo import binding, outbox, pending, tables
 from migrate.qudo.moving import Candidate, Moved, chunk_of, copy_rows, unchanged_since_read
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
@@ -53,6 +54,7 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
     with _lock(source) as connection:
         held = binding.read(connection)
         claimed = _claim(source, connection, by_job_id)
+        reach("leasing.claimed")
         waiting = [
             waiter
             for part in id_lists(source, [key for key in claimed if by_job_id[key].unique])
@@ -67,10 +69,13 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
         record_decisions(connection, {key: decisions[key] for key in used})
         record = chunk_of(batch, [by_job_id[key].seq for key in leaving], ChunkState.MOVING)
         record_chunk(source, connection, record)
+        reach("leasing.recorded")
         for part in id_lists(source, leaving):
             copy_rows(source, connection, batch, [by_job_id[key] for key in part])
         connection.commit()
+        reach("leasing.copied")
         ready = _settle_chunk(source, connection, record)
+        reach("leasing.ready")
     return Moved(frozenset(ready), tuple(waiting), held)
 
 
@@ -142,6 +147,7 @@ def _settle_chunk(source: Source, connection: Connection, record: Chunk) -> list
             delete(tables.job).where(among(part), job.grabbed_until == MOVE_LEASE), execution_options=UNCACHED
         )
     connection.commit()
+    reach("leasing.deleted")
     copies = _copies(connection, record)
     if any(state == "claimed" for _, state in copies.values()):
         raise Contention(f"source {source.name}: claimed rows could not be deleted")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, LargeBinary, Select, cast, delete, insert, literal, select
 
 from migrate.errors import Contention
+from migrate.failpoints import reach
 from migrate.qudo import binding, pending, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
@@ -49,6 +50,7 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
     with source.writing() as connection:
         held = binding.read(connection)
         unchanged = _lock_unchanged(source, connection, ids, by_job_id)
+        reach("move.locked")
         waiting = _waiting(source, connection, [key for key in unchanged if by_job_id[key].unique])
         staying = {waiter.job_id for waiter in waiting}
         leaving = [key for key in unchanged if key not in staying]
@@ -56,9 +58,13 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
             used = {by_job_id[key].decision for key in leaving}
             record_decisions(connection, {key: decisions[key] for key in used})
             record_chunk(source, connection, chunk_of(batch, [by_job_id[key].seq for key in leaving]))
+            reach("move.recorded")
             for part in id_lists(source, leaving):
                 copy_rows(source, connection, batch, [by_job_id[key] for key in part])
+                reach("move.copied")
                 _take_away(connection, part)
+            reach("move.deleted")
+    reach("move.committed")
     return Moved(frozenset(by_job_id[key].seq for key in leaving), tuple(waiting), held)
 
 

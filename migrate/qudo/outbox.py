@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, literal, or_, select, text
 
+from migrate.failpoints import reach
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import tables
 from migrate.qudo.source import Source
@@ -195,6 +196,7 @@ def discard_chunks(source: Source, settled: Sequence[Chunk]) -> None:
                     chunk.state == literal(int(ChunkState.READY)),
                 )
             )
+    reach("chunks.dropped")
 
 
 def counts(connection: Connection) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from migrate.errors import Refused, Unavailable
+from migrate.failpoints import reach
 from migrate.resque.target import Target
 
 Seen = TypeVar("Seen")
@@ -47,6 +48,7 @@ def fence(target: Target, look: Callable[[Target], Seen], *, may_save: bool = Fa
             raise Refused(f"target {target.label}: its replicas don't follow", advice="look at their lag")
         if one.connection_mark() != mark:
             raise Unavailable(f"target {target.label}: the connection was lost while waiting for its disk")
+    reach("fence.proved")
     return seen
 
 

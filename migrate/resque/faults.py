@@ -46,7 +46,9 @@ def translated(label: str, error: Exception) -> MigrateError:
             f"target {label}: it can't save to disk and takes no writes (MISCONF)",
             advice="look at its disk and its log",
         )
-    if words.startswith(("MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED", "BUSY")):
+    # redis-py takes the code off the words where it has a class for it; MASTERDOWN's is a ClusterDownError too.
+    is_down = isinstance(error, (exceptions.ClusterDownError, exceptions.TryAgainError))
+    if is_down or words.startswith(("NOREPLICAS", "UNBLOCKED", "BUSY")):
         return Unavailable(f"target {label}: {words}")
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
         return Unavailable(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from migrate.errors import ServerError, UsageError
+from migrate.failpoints import reach
 from migrate.jobs import ResqueJob
 from migrate.resque import binding, lua
 from migrate.resque.target import Target
@@ -44,9 +45,12 @@ class HandOff:
         the ledger tells.
         """
         pushed = before = 0
+        reach("handoff.begun")
         for part in _calls(jobs):
             done = self._push(part, target_id, beat)
             pushed, before = pushed + done.pushed, before + done.before
+            reach("handoff.part")
+        reach("handoff.done")
         return HandedOff(pushed, before)
 
     def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int) -> HandedOff:

@@ -24,7 +24,7 @@ def difference(expected: object, found: object) -> str | None:
             if len(left) != len(right):
                 return f"{path or 'the value'}: {len(left)} items became {len(right)}"
             stack += [(f"{path}[{i}]", value, right[i]) for i, value in enumerate(left)]
-        elif left != right:
+        elif left != right or (isinstance(left, float) and str(left) != str(right)):  # 0.0 == -0.0
             return f"{path or 'the value'}: another {_kind(left)}"
     return None
 

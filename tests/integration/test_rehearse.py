@@ -13,7 +13,7 @@ from tests.integration.conftest import Run
 from tests.integration.snapshots import nothing_left, nothing_written
 from tests.qudo_app import enqueue, fill, load_fixture
 from tests.resque_app import whole_redis
-from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer, wait_until
+from tests.servers import Database, MariaDB, MariaDBDatabase, Proxy, RedisServer, wait_until
 from tests.servers.command import Cli
 
 
@@ -111,23 +111,40 @@ def test_func_and_source_choose_what_is_rehearsed(
     assert [source["name"] for source in document["sources"]] == ["one"]
 
 
-def test_a_stopped_rehearsal_leaves_nothing_and_a_killed_one_nothing_for_long(
-    innodb: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_rehearsal_leaves_nothing(
+    number: signal.Signals,
+    innodb: MariaDBDatabase,
+    redis: Redis,
+    redis_server: RedisServer,
+    write_config: WriteConfig,
+    cli: Cli,
 ) -> None:
     fill(innodb, 50_000)
     write_config([innodb], redis_server)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with nothing_left(redis):
-            running = cli.start("rehearse")
-            wait_until(redis.dbsize, what="the rehearsal is at work")
-            running.send(number)
-            assert running.wait().status == 130
+    with nothing_left(redis):
+        running = cli.start("rehearse", "--json")
+        wait_until(redis.dbsize, what="the rehearsal is at work")
+        running.send(number)
+        result = running.wait()
+    assert result.status == result.json()["exit_status"] == 130
+    assert result.json()["rehearsed"] < 50_000
 
-    running = cli.start("rehearse")
-    wait_until(redis.dbsize, what="the rehearsal is at work")
-    running.send(signal.SIGKILL)
-    running.wait()
+
+def test_what_a_killed_rehearsal_leaves_goes_by_itself(
+    innodb: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
+) -> None:
+    fill(innodb, 1000)
+    fill(innodb, 10, run_after=1000)
+    with Proxy(redis_server) as proxy:
+        write_config([innodb], proxy.url(redis_server.url))
+        proxy.hold_request(b"LRANGE")
+        running = cli.start("rehearse")
+        proxy.wait_held()
+        running.send(signal.SIGKILL)
+        running.wait()
 
     left = whole_redis(redis)
-    assert all(key.startswith(b"resque-rehearsal-") for key in left)
-    assert all(expires for _, expires in left.values())
+
+    assert len(left) >= 4
+    assert all(key.startswith(b"resque-rehearsal-") and expires for key, (_, expires) in left.items())

@@ -17,6 +17,7 @@ from redis.lock import Lock
 
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.timing import delay_seconds
 from tests.qudo_app import enqueue
 from tests.resque_app import Resque
 from tests.schemas import check
@@ -168,7 +169,7 @@ def test_migrated_jobs_run_when_qudo_would_have_run_them(
 ) -> None:
     target = {"url": redis_server.url, "dialect": dialect}
     write_config([innodb], target, [{"func": "*", "max_retry": 2}])
-    job_id = enqueue(innodb, "Worker::Mail", b'{"to": "ayu"}', "key", run_after=2)
+    job_id = enqueue(innodb, "Worker::Mail", b'{"to": "ayu"}', "key", run_after=delay_seconds(run))
     enqueue(innodb, "Worker::Mail", b"{}", run_after=3600)
     due = int(innodb.value("SELECT run_after FROM job WHERE id = %s", [job_id]))
     run()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.timing import delay_seconds
 from tests.interop.arguments import ARGUMENTS, differences, written
 from tests.interop.conftest import Starts
 from tests.qudo_app import ExpectedJob, enqueue, expected_jobs, func_id, load_fixture
@@ -129,23 +130,47 @@ def _is_text_in_storable(difference: str) -> bool:
     return f"'{before}'" == after or (after[:1] == "'" and float(before) == float(after.strip("'")))
 
 
-@pytest.mark.parametrize(("number", "exact"), [(2**53, True), (2**53 + 1, False), (-(2**53) - 1, False)])
-def test_only_integers_that_it_would_round_are_reported(
-    number: int,
-    exact: bool,
+def test_only_integers_that_it_rounds_are_reported(
     innodb: MariaDBDatabase,
     target: dict[str, object],
+    resque: Resque,
     write_config: WriteConfig,
     run: Run,
     node_resque: Starts,
 ) -> None:
-    enqueue(innodb, MAIL, b"[%d]" % number)
+    exact, rounded = [2**53, -(2**53)], [2**53 + 1, -(2**53) - 1]
+    for number in exact + rounded:
+        enqueue(innodb, MAIL, b"[%d]" % number)
     write_config([innodb], target)
     found = [(each["finding"], each["jobs"]) for each in run().document["findings"]]
-    assert found == ([] if exact else [("integer over 2**53", 1)])
+    assert found == [("integer over 2**53", len(rounded))]
+    assert [job.args for job in resque.queue("worker_mail")] == [[[number]] for number in exact + rounded]
     with node_resque(work=True, classes=[MAIL]) as peer:
-        (job,) = peer.performed(1)
-        assert (job["args"] == [[number]]) is exact
+        numbers = [job["args"][0][0] for job in peer.performed(4)]
+    assert [seen == number for seen, number in zip(numbers, exact + rounded, strict=True)] == [True, True, False, False]
+
+
+def test_the_deepest_arg_reaches_its_worker_and_comes_back_from_its_failures(
+    innodb: MariaDBDatabase,
+    target: dict[str, object],
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
+    node_resque: Starts,
+) -> None:
+    deepest = b"[" * 512 + b"]" * 512
+    enqueue(innodb, MAIL, deepest)
+    failed(innodb, deepest, "Other::Worker")
+    write_config([innodb], target)
+    assert run().counts == {"moved": 1, "handed_off": 1, "imported": 1}
+    classes = [MAIL, "Other::Worker"]
+    with node_resque(work=True, classes=classes, fail=classes) as peer:
+        wait_until(lambda: len(resque.failed()) == 2, what="it has failed beside the imported one")
+        for _ in classes:  # an imported failure fails once more
+            with node_resque(requeue=True) as other:
+                assert other.answer("refused") == []
+            wait_until(lambda: len(resque.failed()) + len(peer.jobs) == 2, what="both have ended")
+        assert [json.dumps(job["args"]) for job in peer.performed(2)] == [f"[{deepest.decode()}]"] * 2
 
 
 def test_delayed_jobs_are_moved_by_its_scheduler_and_run_in_time(
@@ -156,11 +181,12 @@ def test_delayed_jobs_are_moved_by_its_scheduler_and_run_in_time(
     run: Run,
     node_resque: Starts,
 ) -> None:
+    write_config([innodb], target, [{"func": "*", "serializer": "json"}])
+    delay = delay_seconds(run)
     for name, value in ARGUMENTS.items():
-        enqueue(innodb, name, written(value), run_after=2)
+        enqueue(innodb, name, written(value), run_after=delay)
     enqueue(innodb, MAIL, b'{"n":1}', run_after=3600)
     later = int(innodb.value("SELECT MAX(run_after) FROM job"))
-    write_config([innodb], target, [{"func": "*", "serializer": "json"}])
     run()
     assert resque.length() == 0
     due = min(resque.delayed())
@@ -196,16 +222,15 @@ def test_imported_failures_are_requeued_by_it_and_run(
 
 
 @pytest.mark.xfail(strict=True, reason="node-resque removes a failure by JSON.stringify of what it has parsed")
-@pytest.mark.parametrize("arg", [b'{"a": 1}', b"[1.0]", b"[1e5]", b'["\\u9b8e"]', b'["\\/"]', b'{"b":1,"10":2}'])
 def test_failures_whose_args_it_would_write_otherwise_are_requeued_by_it(
-    arg: bytes,
     innodb: MariaDBDatabase,
     target: dict[str, object],
     write_config: WriteConfig,
     run: Run,
     node_resque: Starts,
 ) -> None:
-    failed(innodb, arg)
+    for arg in (b'{"a": 1}', b"[1.0]", b"[1e5]", b'["\\u9b8e"]', b'["\\/"]', b'{"b":1,"10":2}'):
+        failed(innodb, arg)
     write_config([innodb], target)
     run()
     with node_resque(requeue=True) as peer:

@@ -29,6 +29,7 @@ from migrate.errors import (
     SchemaError,
     ServerError,
     Unavailable,
+    UsageError,
 )
 from migrate.qudo import faults as database_side
 from migrate.qudo.faults import database_faults
@@ -75,7 +76,14 @@ def every_error() -> Iterator[type[MigrateError]]:
 
 def test_the_module_draws_the_tree_as_it_is() -> None:
     drawn = {name: parent for name, (parent, _) in drawn_tree().items()}
-    assert drawn == {each.__name__: each.__bases__[0].__name__ for each in every_error()}
+    ours = [each for each in every_error() if each.__module__ == errors.__name__]
+    assert drawn == {each.__name__: each.__bases__[0].__name__ for each in ours}
+
+
+def test_an_error_of_another_module_has_the_exit_status_of_its_kind() -> None:
+    for each in every_error():
+        if each.__module__ != errors.__name__:
+            assert each.exit_status == each.__bases__[0].exit_status, each
 
 
 def test_every_error_has_the_exit_status_that_the_tree_says() -> None:
@@ -201,8 +209,18 @@ def test_other_errors_pass_both_edges_unchanged() -> None:
         with pytest.raises(ZeroDivisionError), edge:
             raise ZeroDivisionError
     for ours in (database_faults("main"), redis_faults("redis://x")):
-        with pytest.raises(errors.Refused, match="^as it was$"), ours:
+        with pytest.raises(errors.Refused, match=r"^as it was$"), ours:
             raise errors.Refused("as it was")
+
+
+def test_a_login_that_needs_the_rsa_package_says_how_to_install_it() -> None:
+    """MySQL 8's usual plugin over a connection without TLS; PyMySQL raises a RuntimeError, which nothing wraps."""
+    words = "'cryptography' package is required for sha256_password or caching_sha2_password auth methods"
+    with pytest.raises(UsageError, match="source main: ") as caught, database_faults("main"):
+        raise RuntimeError(words)
+    assert "mysql8" in caught.value.advice
+    with pytest.raises(RuntimeError, match="another"), database_faults("main"):
+        raise RuntimeError("another")
 
 
 # --- SQLite, which has no numbers that Python tells -----------------------------------------------------------------
@@ -226,8 +244,8 @@ def test_sqlite_errors_are_told_apart_by_their_words(tmp_path: Path, monkeypatch
     monkeypatch.setattr("migrate.qudo.source.LOCK_WAIT_SECONDS", 0)
     path = sqlite_file(tmp_path)
     source = Source("main", f"sqlite:///{path}")
-    assert type(error_of(source, "SELECT * FROM nothing")) is SchemaError
-    assert type(error_of(source, "SELECT nothing FROM job")) is SchemaError
+    assert type(error_of(source, "SELECT * FROM absent")) is SchemaError
+    assert type(error_of(source, "SELECT absent FROM job")) is SchemaError
     assert type(error_of(source, "SELECT")) is ServerError
     twice = error_of(source, "INSERT INTO job VALUES (1, x'736563726574'), (1, x'736563726574')", writes=True)
     assert type(twice) is Contention
@@ -239,11 +257,9 @@ def test_sqlite_errors_are_told_apart_by_their_words(tmp_path: Path, monkeypatch
     other.execute("ROLLBACK")
 
     other.execute(f"PRAGMA max_page_count = {other.execute('PRAGMA page_count').fetchone()[0]}")
-    with pytest.raises(Unavailable, match="full"), database_faults("main"):
-        try:
-            other.execute("INSERT INTO job (arg) VALUES (zeroblob(1000000))")
-        except sqlite3.OperationalError as error:
-            raise exc.OperationalError("INSERT", None, error) from error
+    with pytest.raises(sqlite3.OperationalError) as full:
+        other.execute("INSERT INTO job (arg) VALUES (zeroblob(1000000))")
+    assert type(database_side.translated("main", full.value)) is Unavailable
     other.close()
 
 

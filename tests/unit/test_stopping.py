@@ -1,0 +1,104 @@
+"""Signals: the first asks, the second ends at once with 130, and afterwards everything is as it was before.
+
+In processes of their own: a signal is the whole process's.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from migrate.engine.stopping import SIGNALLED, Stop, stop_on_signals
+
+ROOT = Path(__file__).parents[2]
+
+#: Works in small steps until it is asked to stop; finishes what it has in hand when its input ends.
+WORKING = """
+import sys
+from migrate.engine.stopping import stop_on_signals
+
+def say(word):
+    print(word, flush=True)
+
+with stop_on_signals(lambda: say("asked")) as stop:
+    say("working")
+    while not stop.wait(30):
+        pass
+    say("finishing")
+    sys.stdin.read()
+say("over")
+"""
+
+
+@pytest.fixture
+def working() -> Iterator[subprocess.Popen[str]]:
+    """A process that is at work."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert reads(process, "working")
+        yield process
+        process.kill()
+
+
+def reads(process: subprocess.Popen[str], word: str) -> bool:
+    return output(process).readline() == f"{word}\n"
+
+
+def output(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdout is not None
+    return process.stdout
+
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: str(number.name))
+
+
+@BOTH
+def test_the_first_signal_lets_the_work_in_hand_be_finished(
+    working: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    working.send_signal(number)
+    assert reads(working, "asked")
+    assert reads(working, "finishing")
+    assert working.stdin is not None
+    working.stdin.close()
+    assert reads(working, "over")
+    assert working.wait(timeout=20) == 0
+
+
+@BOTH
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: str(number.name))
+def test_the_second_signal_ends_the_process_at_once(
+    working: subprocess.Popen[str], number: signal.Signals, second: signal.Signals
+) -> None:
+    working.send_signal(number)
+    assert reads(working, "asked")
+    assert reads(working, "finishing")
+    working.send_signal(second)
+    assert working.wait(timeout=20) == SIGNALLED == 130
+    assert output(working).read() == ""
+
+
+def test_old_handlers_come_back_however_the_work_ends() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_on_signals():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    with pytest.raises(ZeroDivisionError), stop_on_signals():
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_wait_ends_at_once_when_the_stop_comes_first() -> None:
+    stop = Stop()
+    assert not stop.requested
+    assert stop.wait(0.0) is False
+    stop.request()
+    stop.request()
+    assert stop.requested
+    assert stop.wait(3600.0) is True
