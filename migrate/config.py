@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -71,6 +71,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     url: str
+    replicas: tuple[str, ...] = ()  #: urls of its replicas, whose lag holds a migration back
 
 
 class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,12 +210,20 @@ def _expand(raw: dict[str, Any], where: str, environ: Mapping[str, str]) -> dict
         result["target"] = {**raw["target"], "url": expand(raw["target"]["url"], "target.url")}
     if isinstance(raw.get("source"), list):
         result["source"] = [
-            {**item, "url": expand(item["url"], f"source[{index}].url")}
-            if isinstance(item, dict) and "url" in item
-            else item
-            for index, item in enumerate(raw["source"])
+            _expand_source(item, f"source[{index}]", expand) for index, item in enumerate(raw["source"])
         ]
     return result
+
+
+def _expand_source(item: object, key: str, expand: Callable[[object, str], object]) -> object:
+    if not isinstance(item, dict):
+        return item
+    expanded = dict(item)
+    if "url" in item:
+        expanded["url"] = expand(item["url"], f"{key}.url")
+    if isinstance(item.get("replicas"), list):
+        expanded["replicas"] = [expand(url, f"{key}.replicas[{i}]") for i, url in enumerate(item["replicas"])]
+    return expanded
 
 
 def _placed(value: str, match: re.Match[str]) -> str:

@@ -13,6 +13,7 @@
     │   └── Unavailable             3  down, full, read-only: waiting may help
     │       ├── Loading             3  a Redis that reads its data from disk: waiting will help
     │       └── Contention          3  deadlock or lock wait: the transaction is simply tried again
+    ├── PausesChanged               -  caught inside: what is paused is read anew
     └── Untranslatable              -  one job that can't be expressed in Resque; it stays in Qudo, the run goes on
 
 Driver errors are translated at the edge (``qudo/faults.py``, ``resque/faults.py``) and kept as ``__cause__``.
@@ -73,6 +74,10 @@ class Refused(MigrateError):
 
 class OpenTransactions(Refused):
     """The last look at a source met rows that other transactions still hold."""
+
+
+class PausesChanged(MigrateError):
+    """What is paused has changed since it was read; nothing was handed off. Caught inside, never shown."""
 
 
 class ServerError(MigrateError):

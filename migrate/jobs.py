@@ -85,3 +85,4 @@ class ResqueJob(msgspec.Struct, frozen=True, gc=False):
     payload: bytes  #: what is pushed onto the queue when the job is due
     due: int = 0  #: Unix second before which it waits in the delayed layout; 0: never waits there
     delayed: bytes | None = None  #: the text for the delayed layout, None when `due` is 0
+    func: str = ""  #: Qudo's func, by which migrators are paused

@@ -62,10 +62,10 @@ class Translator:
         extras = self._extras(job, identity, early)
         payload = self._head + args + extras + b"}"
         if not early or decision.delayed is not Delayed.SCHEDULER:
-            return Translation(ResqueJob(identity, decision.queue, payload), findings)
+            return Translation(ResqueJob(identity, decision.queue, payload, func=decision.func), findings)
         tail = extras if self._facts.delayed_extras else b""
         text = self._delayed_head + args + self._delayed_tail + tail + b"}"
-        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text), findings)
+        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text, decision.func), findings)
 
     def translate_failure(self, failure: QudoFailure) -> ResqueFailure:
         """Make an entry of Resque's list of failures, so that resque-web shows it and can requeue it.

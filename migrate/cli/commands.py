@@ -9,6 +9,7 @@ import typer
 
 from migrate.cli import printing, show, show_plan
 from migrate.cli.options import (
+    CommonOptions,
     ConfigOption,
     FuncOption,
     JsonOption,
@@ -22,21 +23,26 @@ from migrate.demo import tell
 from migrate.demo.narrator import Narrator
 from migrate.demo.shop import FEWEST_JOBS
 from migrate.engine import init as init_engine
+from migrate.engine import pause as engine_pause
 from migrate.engine.drain import DrainOptions
+from migrate.engine.pause import PauseResult
 from migrate.engine.plan import plan as engine_plan
 from migrate.engine.rehearse import rehearse as engine_rehearse
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
+from migrate.engine.throttling import parse_max_load, parse_rate
 from migrate.engine.where import where as engine_where
 from migrate.errors import UsageError
 from migrate.resque.dialects import Dialect
 from migrate.worker.scheduler import ScheduleResult
 from migrate.worker.scheduler import schedule as worker_schedule
 
+PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="Which funcs; all unless given.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, where, schedule, demo):
+    for command in (init, plan, rehearse, run, pause, resume, where, schedule, demo):
         app.command()(command)
 
 
@@ -131,6 +137,15 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=1, help="At most so many jobs in one move.")] = None,
     in_flight_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for jobs that workers hold.")] = 0.0,
     retry_for: Annotated[float, typer.Option(min=0, help="Seconds to wait for a server that goes away.")] = 300.0,
+    rate: Annotated[str | None, typer.Option(metavar="N/s", help="Move at most so many jobs a second.")] = None,
+    max_queue_length: Annotated[
+        int | None, typer.Option(min=1, help="Feed a queue only up to so many jobs: as fast as workers drain it.")
+    ] = None,
+    max_load: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="Wait while a MySQL status variable is higher, e.g. Threads_running=25."),
+    ] = None,
+    max_lag: Annotated[float, typer.Option(min=0, help="Wait while a replica is so many seconds behind.")] = 10.0,
     config: ConfigOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -139,7 +154,17 @@ def run(
     """Move every waiting job of all sources into Resque, once. Safe to stop and to run again at any time."""
     options = common(context, config, json, quiet, log_format)
     configuration = options.load()
-    wanted = DrainOptions(func, limit, batch_size, in_flight_wait, retry_for)
+    wanted = DrainOptions(
+        func_glob=func,
+        limit=limit,
+        batch_size=batch_size,
+        in_flight_wait=in_flight_wait,
+        retry_for=retry_for,
+        rate=parse_rate(rate) if rate else None,
+        max_queue_length=max_queue_length,
+        max_load=parse_max_load(max_load or ()),
+        max_lag=max_lag,
+    )
     reporter = options.reporter()
     with stop_on_signals(lambda: reporter.says("stopping: the batch in hand is finished first")) as stop:
         result = engine_run(
@@ -150,6 +175,39 @@ def run(
     else:
         show.show_run(result)
     raise typer.Exit(result.exit_status)
+
+
+def pause(
+    context: typer.Context,
+    func: PausedFuncOption = "*",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Stop all migrators of a func, on all hosts, until it is resumed. Jobs stay where they are."""
+    options = common(context, config, json, quiet, log_format)
+    _show_pause(options, engine_pause.pause(options.load(), func))
+
+
+def resume(
+    context: typer.Context,
+    func: PausedFuncOption = "*",
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Let migrators go on that were paused by the same glob."""
+    options = common(context, config, json, quiet, log_format)
+    _show_pause(options, engine_pause.resume(options.load(), func))
+
+
+def _show_pause(options: CommonOptions, result: PauseResult) -> None:
+    if options.json:
+        printing.print_json(result)
+    else:
+        show.show_pause(result)
 
 
 def where(

@@ -13,6 +13,7 @@ from migrate.cli.printing import (
     print_untranslatable,
     table,
 )
+from migrate.engine.pause import PauseResult
 from migrate.engine.results import RehearsalResult, RunResult
 from migrate.engine.where import Story
 
@@ -71,6 +72,17 @@ def show_rehearsal(result: RehearsalResult) -> None:
         soft_wrap=True,
     )
     print_errors(console, result.errors)
+    print_next(console, result.next)
+
+
+def show_pause(result: PauseResult) -> None:
+    """What is paused now."""
+    console = output_console()
+    rows = [(each.func, f"{each.user}@{each.host}", each.at) for each in result.paused]
+    if rows:
+        console.print(table("Paused", ("func", "by", "since"), rows))
+    else:
+        console.print("Nothing is paused.")
     print_next(console, result.next)
 
 

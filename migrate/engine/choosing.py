@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from migrate.engine.batches import Batches
 from migrate.engine.pacing import CHUNK_BYTES, ChunkSize
+from migrate.engine.pausing import PauseWatch
 from migrate.engine.results import Tally, UntranslatableJob
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import Stop
@@ -49,6 +50,7 @@ class Chooser:
         stop: Stop,
         *,
         together: bool = False,
+        watch: PauseWatch | None = None,
     ) -> None:
         """`together`: rows with a uniqkey need no chunk of their own, since nothing is moved."""
         self._source = source
@@ -58,6 +60,8 @@ class Chooser:
         self._tally = tally
         self._stop = stop
         self._together = together
+        self._watch = watch
+        self.paused: set[int] = set()  #: func ids that were paused at any time of this pass
         self._live_funcs: set[int] = set()
         self._look_again = 0.0
         self.decisions: dict[int, str] = {}  #: the texts of all decisions met, by id
@@ -68,6 +72,7 @@ class Chooser:
 
         At most `limit` rows. Rows that can't be translated go into the tally. Ends early when a stop is requested.
         """
+        self.paused = set()
         chunk: list[Prepared] = []
         chunk_bytes = 0  # of args
         left = limit
@@ -96,10 +101,17 @@ class Chooser:
         """Free rows in Qudo's order, each with the server's second at which it was read."""
         walk = FreeRows(self._source, self._routing.selection)
         while rows := walk.page(self._size.rows):
+            self._look_at_pauses()
             for row in rows:
                 if self._stop.requested:
                     return
                 yield row, walk.now
+
+    def _look_at_pauses(self) -> None:
+        """A func that is resumed in mid-pass waits for the next one: its rows must not overtake each other."""
+        if self._watch is not None and (known := self._watch.now()).notes:
+            names = self._routing.names
+            self.paused |= {func_id for func_id, name in names.items() if known.covering(name) is not None}
 
     def _goes_alone(self, row: Row) -> bool:
         """A row with a uniqkey whose func apps still enqueue: a larger move makes an app a deadlock's victim (seen)."""
@@ -113,7 +125,7 @@ class Chooser:
 
     def _prepare(self, row: Row, now: int) -> Prepared | None:
         """Translate one row; None when it stays. Nothing of it reaches the outbox unless it translates."""
-        if self._routing.held_state(row, now) is not None:
+        if row.func_id in self.paused or self._routing.held_state(row, now) is not None:
             return None
         arg = reading.whole_arg(self._source, row)
         identity = self._batches.take()

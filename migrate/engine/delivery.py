@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from migrate.engine import binding as pair
+from migrate.engine.pausing import PauseWatch
 from migrate.engine.routing import Routing
-from migrate.errors import Contention, MigrateError, OpenTransactions, Refused, Untranslatable
+from migrate.errors import Contention, MigrateError, OpenTransactions, PausesChanged, Refused, Untranslatable
 from migrate.failpoints import reach
 from migrate.jobs import ResqueJob
 from migrate.qudo import binding, leasing, outbox
@@ -21,38 +22,67 @@ from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, OutboxRow
 from migrate.qudo.source import Source
 from migrate.resque import durability, ledger
-from migrate.resque.handoff import HandedOff, HandOff
+from migrate.resque.handoff import HandOff
 from migrate.resque.target import Target
 
 #: Bytes of args that recovery holds at a time.
 RECOVERY_BYTES = 4 * 1024 * 1024
 
 
+class Pushed(NamedTuple):
+    """What one push did."""
+
+    new: int  #: jobs that Redis didn't have before
+    held_back: frozenset[int]  #: seqs of jobs whose func is paused: they wait in the outbox
+
+
 class Recovered(NamedTuple):
-    """A chunk that recovery met, complete now, and how many of its jobs were new to Redis."""
+    """A chunk that recovery met, and what it did: complete now unless jobs of it were held back."""
 
     record: Chunk
-    pushed: int
+    pushed: Pushed
+
+
+class Undelivered(NamedTuple):
+    """Chunks that aren't delivered."""
+
+    deliverable: int
+    paused: int  #: lack only jobs of funcs that were paused when they were met
 
 
 class Delivery:
     """Carries one source's outbox rows to one target. Safe to repeat and side by side: the bit is the arbiter."""
 
-    def __init__(self, source: Source, target: Target, routing: Routing) -> None:
+    def __init__(self, source: Source, target: Target, routing: Routing, watch: PauseWatch) -> None:
         self._source = source
         self._target = target
         self._routing = routing
+        self._watch = watch
         self._hand_off = HandOff(target, source.name)
         self._lock = threading.Lock()
         self._delivered: list[Chunk] = []
+        self._held_back: set[tuple[int, int]] = set()  # chunks that lack only jobs of paused funcs
         self.undeliverable: dict[str, str] = {}  #: identity -> why a moved row could not be made into a payload
 
-    def push(self, jobs: Sequence[ResqueJob], held: Binding) -> HandedOff:
-        """Hand off jobs of one batch, in order."""
-        if not jobs:
-            return HandedOff(0, 0)
-        with pair.named(self._source):
-            return self._hand_off.push(jobs, target_id=held.target_id or "", beat=held.beat)
+    def push(self, jobs: Sequence[ResqueJob], held: Binding) -> Pushed:
+        """Hand off jobs of one batch, in order, but for those whose func is paused."""
+        known = self._watch.now()
+        while True:
+            free = [job for job in jobs if known.covering(job.func) is None] if known.notes else jobs
+            try:
+                with pair.named(self._source):
+                    done = self._hand_off.push(
+                        free, target_id=held.target_id or "", beat=held.beat, pause_version=known.version
+                    )
+            except PausesChanged:
+                known = self._watch.anew()
+                continue
+            gone = {job.identity.seq for job in free}
+            return Pushed(done.pushed, frozenset(job.identity.seq for job in jobs).difference(gone))
+
+    def holds_back(self, record: Chunk) -> None:
+        """Remember that this chunk lacks only jobs of paused funcs."""
+        self._held_back.add((record.batch, record.first_seq))
 
     def delivered(self, record: Chunk) -> None:
         """Remember that all of this chunk is handed off: its record goes once that is durable."""
@@ -68,23 +98,28 @@ class Delivery:
             leasing.settle(self._source)
         with self._lock:
             self._delivered = []
+        self._held_back = set()
         self.undeliverable = {}
         with self._source.reading() as connection:
             records = outbox.chunks_in_order(connection)
         for record in records:
             if record.state is outbox.ChunkState.MOVING:
                 continue  # another migrator is at it, or has just died: the next pass settles it
-            pushed = 0
+            pushed = Pushed(0, frozenset())
             if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) < record.jobs:
                 reach("recover.found")
                 pushed = self._redeliver(record)
-            self.delivered(record)
+            if pushed.held_back:
+                self._held_back.add((record.batch, record.first_seq))
+            else:
+                self.delivered(record)
             yield Recovered(record, pushed)
 
-    def _redeliver(self, record: Chunk) -> int:
-        """Push what the ledger lacks of a chunk; how many jobs were new to Redis."""
+    def _redeliver(self, record: Chunk) -> Pushed:
+        """Push what the ledger lacks of a chunk."""
         done = ledger.delivered(self._target, record.batch, record.first_seq, record.last_seq)
-        pushed = 0
+        new = 0
+        held_back: frozenset[int] = frozenset()
         with self._source.reading() as connection:
             for rows in outbox.chunk_rows(
                 self._source, connection, record, self._routing.names, max_bytes=RECOVERY_BYTES
@@ -95,8 +130,10 @@ class Delivery:
                 now = self._source.now(connection)
                 connection.rollback()
                 jobs = [job for row in missing if (job := self._payload(row, decisions, now)) is not None]
-                pushed += self.push(jobs, held).pushed
-        return pushed
+                pushed = self.push(jobs, held)
+                new += pushed.new
+                held_back |= pushed.held_back
+        return Pushed(new, held_back)
 
     def _payload(self, row: OutboxRow, decisions: dict[int, str], now: int) -> ResqueJob | None:
         """The payload of a moved row, from the raw row and the decision under which it moved."""
@@ -108,12 +145,12 @@ class Delivery:
             self.undeliverable[row.identity.text] = reason
             return None
 
-    def undelivered(self) -> int:
-        """A last, locking look: how many chunks, open transactions' included, aren't delivered.
+    def undelivered(self) -> Undelivered:
+        """A last, locking look at the chunks, those of open transactions included.
 
         Raises OpenTransactions when one stays open for longer than a second.
         """
-        missing = 0
+        deliverable = paused = 0
         page: list[Chunk] = []
         while True:
             try:
@@ -126,9 +163,12 @@ class Delivery:
                 ) from error
             for record in page:
                 done = ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq)
-                missing += done < record.jobs
+                if done < record.jobs:
+                    held_back = (record.batch, record.first_seq) in self._held_back
+                    paused += held_back
+                    deliverable += not held_back
             if not page:
-                return missing
+                return Undelivered(deliverable, paused)
 
     @property
     def forgettable(self) -> int:

@@ -7,6 +7,7 @@ nothing is ever settled from memory.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,12 +21,14 @@ from migrate.engine.delivery import Delivery
 from migrate.engine.failures import FailuresImport
 from migrate.engine.pacing import DEFAULT_CAP, SMALL_CAP, ChunkSize
 from migrate.engine.patience import Patience
+from migrate.engine.pausing import FRESH_SECONDS, PauseWatch
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing, RowState
 from migrate.engine.settling import Settling
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
+from migrate.engine.throttling import Limit, Throttle
 from migrate.errors import Interrupted, OpenTransactions, Refused, Unavailable
 from migrate.qudo import exceptions, leasing, moving, outbox
 from migrate.qudo.moving import Moved, chunk_of
@@ -51,6 +54,10 @@ class DrainOptions(msgspec.Struct, frozen=True):
     batch_size: int | None = None
     in_flight_wait: float = 0.0
     retry_for: float = 300.0
+    rate: float | None = None  #: jobs a second
+    max_queue_length: int | None = None  #: jobs
+    max_load: Mapping[str, float] = {}  #: highest value by status variable
+    max_lag: float = 10.0  #: of replicas that the configuration names
 
 
 class Drain:
@@ -65,7 +72,9 @@ class Drain:
         tally: Tally,
         stop: Stop,
         reporter: Reporter,
+        limits: Sequence[Limit] = (),
     ) -> None:
+        """`limits`: what holds this drain back, besides the pauses."""
         self._source = source
         self._target = target
         self._options = options
@@ -73,14 +82,16 @@ class Drain:
         self._stop = stop
         self._reporter = reporter
         self._routing = Routing(source, config, options.func_glob)
-        self._delivery = Delivery(source, target, self._routing)
+        self._watch = PauseWatch(target)
+        self._delivery = Delivery(source, target, self._routing, self._watch)
         self._batches = Batches()
         self._settling = Settling(tally)
         self._patience = Patience(options.retry_for, stop, lambda reason: reporter.waits(source.name, reason))
         self._move = moving.move if source.facts().transactional else leasing.move
         cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
-        self._size = ChunkSize(cap)
-        self._chooser = Chooser(source, self._routing, self._batches, self._size, tally, stop)
+        self._size = ChunkSize(min(cap, options.max_queue_length or cap, int((options.rate or cap) / 4) + 1))
+        self._chooser = Chooser(source, self._routing, self._batches, self._size, tally, stop, watch=self._watch)
+        self._throttle = Throttle(limits, stop, lambda reason: reporter.waits(source.name, reason))
         self._failures = FailuresImport(source, target, self._routing, tally, stop)
         self._import = config.failures.import_
         self._fenced_at = time.monotonic()
@@ -100,6 +111,8 @@ class Drain:
                 left = self._last_look()
                 if not left.movable:
                     self._failures.run(self._import)
+                    if left.paused and self._resumed():
+                        continue
             except Unavailable as error:
                 self._after_fault(error)
                 continue
@@ -125,7 +138,8 @@ class Drain:
         """Finish what this or another process left half done."""
         self._routing.refresh()
         for recovered in self._delivery.recover():
-            self._settling.recovered(recovered.record, recovered.pushed, lambda: self._moved_seqs(recovered.record))  # noqa: B023
+            record, pushed = recovered
+            self._settling.recovered(record, pushed.new, len(pushed.held_back), lambda: self._moved_seqs(record))  # noqa: B023
             self._patience.succeeded()
 
     def _moved_seqs(self, record: Chunk) -> set[int]:
@@ -168,6 +182,11 @@ class Drain:
             for chunk in self._chooser.chunks(limit):
                 if moves is not None:
                     pushes = self._after_move(moves, pushes, pusher)
+                    moves = None
+                if self._throttle.needs_settled and pushes is not None:
+                    pushes.result()
+                if not self._throttle.wait(chunk):
+                    break
                 moves = mover.submit(self._move_chunk, chunk)
                 if time.monotonic() - self._fenced_at > FENCE_EVERY_SECONDS:
                     self._fenced_at = time.monotonic()
@@ -201,10 +220,14 @@ class Drain:
     def _push_chunk(self, gone: list[Prepared], moved: Moved) -> None:
         if not gone:
             return
-        self._delivery.push([each.job for each in gone], moved.binding)
-        self._settling.pushed(gone)
-        self._delivery.delivered(chunk_of(gone[0].job.identity.batch, [each.candidate.seq for each in gone]))
-        self._reporter.advanced(self._source.name, len(gone))
+        pushed = self._delivery.push([each.job for each in gone], moved.binding)
+        self._settling.pushed(gone, len(pushed.held_back))
+        record = chunk_of(gone[0].job.identity.batch, [each.candidate.seq for each in gone])
+        if pushed.held_back:
+            self._delivery.holds_back(record)
+        else:
+            self._delivery.delivered(record)
+        self._reporter.advanced(self._source.name, len(gone) - len(pushed.held_back))
         self._patience.succeeded()
 
     # -- the end --
@@ -213,17 +236,38 @@ class Drain:
         """Look at all that is left with locks; free the uniqkeys of jobs that are over."""
         limited = self._chooser.limit_reached
         survey = Survey(self._source, self._routing, self._tally, self._stop, locking=not limited)
-        movable = 0
+        movable = paused = 0
         waiters: list[Waiter] = []
         for seen in survey:
-            movable += seen.state is RowState.NOT_MOVED
+            if seen.state is RowState.NOT_MOVED:
+                held_back = seen.row.func_id in self._chooser.paused
+                paused += held_back
+                movable += not held_back
             if seen.waiter is not None and len(waiters) < over.MOST_WAITERS:
                 waiters.append(seen.waiter)
         if limited:
             self._tally.left["kept"] += self._tally.left.pop("not_moved", 0)
-        movable += self._delivery.undelivered()
+        chunks = self._delivery.undelivered()
         released = over.release_over(self._source, self._target, self._routing, waiters) if waiters else 0
-        return _Left(movable, released, self._tally.left["in_flight"] + self._tally.left["waiting"])
+        not_free = self._tally.left["in_flight"] + self._tally.left["waiting"]
+        return _Left(movable + chunks.deliverable, paused + chunks.paused, released, not_free)
+
+    def _resumed(self) -> bool:
+        """Wait while funcs that this drain moves are paused; True when what a pass left out is worth another pass.
+
+        False when only funcs are paused that are none of this drain's. Raises Interrupted.
+        """
+        while reasons := [reason for name in self._names(moving=True) if (reason := self._watch.reason(name))]:
+            self._reporter.waits(self._source.name, reasons[0])
+            if self._stop.wait(FRESH_SECONDS):
+                raise Interrupted(f"source {self._source.name}: stopped while funcs are paused")
+            if len(reasons) > sum(self._watch.reason(name) is not None for name in self._names(moving=True)):
+                break
+        self._reporter.waits(self._source.name, "")
+        return bool(reasons) or not any(self._watch.reason(name) for name in self._names(moving=False))
+
+    def _names(self, *, moving: bool) -> list[str]:
+        return [routed.name for routed in self._routing.funcs.values() if routed.moves is moving]
 
     def _waits_for_workers(self, left: _Left, deadline: float) -> bool:
         """Whether to try again for rows that workers hold or that wait for their key, after a pause."""
@@ -237,5 +281,6 @@ class Drain:
 
 class _Left(NamedTuple):
     movable: int
+    paused: int  #: rows and chunks of funcs that were paused during the pass
     released: int
     not_free: int

@@ -64,7 +64,13 @@ def _final(
     source: Source, func_ids: Sequence[int], part: int, parts: int, *, has_our_tables: bool
 ) -> tuple[list[int], list[int]]:
     """The newest row of each job, unless it was put back, waits again, has crossed, or was completed later."""
-    newest: dict[int, Mark] = {mark.fingerprint: mark for mark in exceptions.failures(source, func_ids, part, parts)}
+    # Before and behind the failures: a worker may complete a job while we read, and no trace of it is left.
+    retried = {mark.fingerprint for mark in exceptions.retried_jobs(source, func_ids, part, parts)}
+    newest: dict[int, Mark] = {
+        mark.fingerprint: mark
+        for mark in exceptions.failures(source, func_ids, part, parts)
+        if mark.fingerprint not in retried
+    }
     if not newest:
         return [], []
     for mark in exceptions.waiting_jobs(source, func_ids, part, parts):

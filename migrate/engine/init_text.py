@@ -26,7 +26,7 @@ class FoundFunc:
 def _string(text: str) -> str:
     """A TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
 
 
 def head(target_url: str, namespace: str, dialect: Dialect, sources: Mapping[str, str]) -> str:

@@ -153,11 +153,11 @@ def func_checks(source: PlannedSource, config: Config) -> list[Check]:
 
 def workers_need(sources: Sequence[PlannedSource], config: Config) -> list[str]:
     """What the workers on the new side must have."""
-    moving = {func.func: func for source in sources for func in source.funcs if func.moves}
-    classes = sorted({func.class_ for func in moving.values()})
-    queues = sorted({queue for func in moving.values() for queue in func.queues})
+    moving = [func for source in sources for func in source.funcs if func.moves]
+    classes = sorted({func.class_ for func in moving})
+    queues = sorted({queue for func in moving for queue in func.queues})
     needs = [f"classes: {', '.join(classes)}", f"queues: {', '.join(queues)}"] if moving else []
-    routes = [config.route_for(name) for name in moving]
+    routes = [config.route_for(func.func) for func in moving]
     dialect = config.target.dialect
     if any(route.delayed is Delayed.SCHEDULER for route in routes):
         scheduler = {

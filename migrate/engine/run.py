@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from migrate.config import Config, SourceConfig
 from migrate.engine import binding
@@ -14,6 +14,7 @@ from migrate.engine.reporters import Reporter
 from migrate.engine.results import LISTED_JOBS, FindingCount, RunResult, SourceResult, Tally, Totals
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
 from migrate.engine.stopping import SIGNALLED, Stop
+from migrate.engine.throttling import Limit, MaxLoad, QueueRoom, Rate, ReplicaLag
 from migrate.errors import Loading
 from migrate.qudo import reading
 from migrate.qudo.source import Source
@@ -36,12 +37,16 @@ def run(
     started = time.monotonic()
     target = Target.open(config.target.url, config.target.namespace)
 
+    rate = [Rate(options.rate)] if options.rate else []
+    replicas = {each.name: each.replicas for each in sources}
+
     def drain(source: Source, tally: Tally) -> None:
         target_id = binding.bind(source, target)
         with source.reading() as connection:
             reporter.source_started(source.name, reading.row_estimate(source, connection))
         with binding.Beat(target, source, target_id):
-            Drain(source, target, config, options, tally, stop, reporter).run()
+            limits = [*rate, *_limits(source, replicas[source.name], target, options)]
+            Drain(source, target, config, options, tally, stop, reporter, limits).run()
 
     def only_look(source: Source, tally: Tally) -> None:
         look(source, target, config, options, tally, stop, reporter)
@@ -69,6 +74,17 @@ def meet(target: Target, retry_for_seconds: float, stop: Stop, reporter: Reporte
             patience.failed(error)
         else:
             return
+
+
+def _limits(source: Source, replicas: Sequence[str], target: Target, options: DrainOptions) -> Iterator[Limit]:
+    """What holds one source's drain back."""
+    if options.max_queue_length is not None:
+        yield QueueRoom(target, options.max_queue_length)
+    if options.max_load and not source.is_sqlite:
+        yield MaxLoad(source, options.max_load)
+    if replicas:
+        opened = [Source(f"replica {place} of {source.name}", url) for place, url in enumerate(replicas, start=1)]
+        yield ReplicaLag(opened, options.max_lag)
 
 
 def _result(works: Sequence[SourceWork], seconds: float, *, dry_run: bool, stopped: bool) -> RunResult:

@@ -18,7 +18,7 @@ class Settling:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._moving: dict[tuple[int, int], Sequence[Prepared]] = {}  #: by batch and lowest seq
-        self._pushing: set[tuple[int, int]] = set()  #: batch and lowest seq of the chunk record
+        self._pushing: set[tuple[int, int]] = set()  #: batch and lowest seq of what is pushed
 
     def move_begins(self, chunk: Sequence[Prepared]) -> None:
         """A move of these candidates is about to be sent."""
@@ -39,12 +39,12 @@ class Settling:
             self._pushing.add(_key(gone))
         return gone
 
-    def pushed(self, gone: Sequence[Prepared]) -> None:
-        """All of a chunk is in Resque, whoever pushed it: an answer may have been lost before."""
+    def pushed(self, gone: Sequence[Prepared], held_back: int) -> None:
+        """All of a chunk is in Resque but so many jobs, whoever pushed it: an answer may have been lost before."""
         self._pushing.discard(_key(gone))
-        self._tally.handed_off += len(gone)
+        self._tally.handed_off += len(gone) - held_back
 
-    def recovered(self, record: Chunk, pushed: int, read_seqs: Callable[[], Collection[int]]) -> None:
+    def recovered(self, record: Chunk, pushed: int, held_back: int, read_seqs: Callable[[], Collection[int]]) -> None:
         """Recovery met this chunk and pushed so many of its jobs: count it as this drain's own where it is.
 
         `read_seqs` reads which seqs the chunk holds; asked only for a move of ours whose answer was lost.
@@ -53,9 +53,14 @@ class Settling:
             if key[0] == record.batch and key[1] <= record.first_seq <= chunk[-1].candidate.seq:
                 del self._moving[key]
                 self._count(chunk, read_seqs())
-        own = (record.batch, record.first_seq) in self._pushing
-        self._pushing.discard((record.batch, record.first_seq))
-        self._tally.handed_off += record.jobs if own else pushed
+        # Where Qudo took back the first rows (MyISAM), the record begins before what is left of the chunk.
+        own = {
+            (batch, seq)
+            for batch, seq in self._pushing
+            if batch == record.batch and record.first_seq <= seq <= record.last_seq
+        }
+        self._pushing -= own
+        self._tally.handed_off += record.jobs - held_back if own else pushed
 
 
 def _key(chunk: Sequence[Prepared]) -> tuple[int, int]:

@@ -55,6 +55,12 @@ def waiting_jobs(source: Source, func_ids: Collection[int], part: int, parts: in
     yield from _marks(source, tables.job, tables.job.c.enqueue_time, None, func_ids, part, parts)
 
 
+def retried_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
+    """The marks of those rows in `job` that have failed before."""
+    job = tables.job.c
+    yield from _marks(source, tables.job, job.enqueue_time, None, func_ids, part, parts, job.retry_cnt > 0)
+
+
 def completed_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
     """The marks of jobs that worker classes with `set_job_status` reported as completed. `time`: when they started."""
     condition = status.status == "completed"

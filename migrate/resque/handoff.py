@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from migrate.errors import ServerError, UsageError
+from migrate.errors import PausesChanged, ServerError, UsageError
 from migrate.failpoints import reach
 from migrate.jobs import ResqueJob
 from migrate.resque import binding, lua
@@ -37,24 +37,27 @@ class HandOff:
         self._source = source
         self._script = lua.source("guard", "handoff")
 
-    def push(self, jobs: Sequence[ResqueJob], *, target_id: str, beat: int) -> HandedOff:
+    def push(
+        self, jobs: Sequence[ResqueJob], *, target_id: str, beat: int, pause_version: int | None = None
+    ) -> HandedOff:
         """Hand off jobs of one batch, in order; those of one queue stay in order.
 
         `target_id` and `beat` are what the source remembered in the transaction that read or moved the rows.
-        Raises TargetMismatch (nothing written), Unavailable and ServerError: then some may have been pushed, which
-        the ledger tells.
+        `pause_version`: of what the caller knows to be paused; None: hand off whatever is paused.
+        Raises PausesChanged (the caller must look again) and TargetMismatch with nothing written by that call;
+        Unavailable and ServerError: then some may have been pushed, which the ledger tells.
         """
         pushed = before = 0
         reach("handoff.begun")
         for part in _calls(jobs):
-            done = self._push(part, target_id, beat)
+            done = self._push(part, target_id, beat, pause_version)
             pushed, before = pushed + done.pushed, before + done.before
             reach("handoff.part")
         reach("handoff.done")
         return HandedOff(pushed, before)
 
-    def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int) -> HandedOff:
-        keys, arguments = _call(self._target, jobs, target_id, beat, self._source)
+    def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int, pause_version: int | None) -> HandedOff:
+        keys, arguments = _call(self._target, jobs, (target_id, beat, BEHIND_SECONDS, pause_version), self._source)
         return outcome(self._target.run(self._script, keys, arguments), self._target, target_id, beat)
 
 
@@ -67,6 +70,8 @@ def outcome(reply: Any, target: Target, target_id: str, beat: int) -> HandedOff:
             raise binding.wrong_target(target, target_id, reply[1].decode())
         case b"behind":
             raise binding.older_than_known(target, beat, int(reply[1]))
+        case b"paused":
+            raise PausesChanged(f"target {target.label}: what is paused has changed")
         case b"type":
             raise wrong_type(target, reply[1], reply[2])
         case _:
@@ -96,7 +101,7 @@ def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
 
 
 def _call(
-    target: Target, jobs: Sequence[ResqueJob], target_id: str, beat: int, source: str
+    target: Target, jobs: Sequence[ResqueJob], known: tuple[str, int, int, int | None], source: str
 ) -> tuple[list[bytes], list[Any]]:
     """Keys and arguments of one call, as `lua/handoff.lua` lists them."""
     own = target.keys
@@ -104,14 +109,15 @@ def _call(
     queues = list(dict.fromkeys(job.queue for job in jobs))
     place_of = {queue: place for place, queue in enumerate(queues, start=1)}
     numbers: dict[bytes, int] = {own.queue(queue): place for queue, place in place_of.items()}
-    arguments: list[Any] = [target_id, beat, BEHIND_SECONDS, f"{batch:016x}", source, len(queues), *queues]
+    arguments: list[Any] = ["" if value is None else value for value in known]
+    arguments += (f"{batch:016x}", source, len(queues), *queues)
     for job in jobs:
         if job.delayed is None:
             arguments += (job.identity.seq, place_of[job.queue], job.payload, 0)
             continue
         places = [numbers.setdefault(key, len(numbers) + 1) for key in _delayed_keys(target, job)]
         arguments += (job.identity.seq, place_of[job.queue], job.payload, job.due, job.delayed, *places)
-    fixed = [own.target_id, own.beat, own.batches, own.ledger(batch), own.queues, own.schedule]
+    fixed = [own.target_id, own.beat, own.pause_version, own.batches, own.ledger(batch), own.queues, own.schedule]
     return [*fixed, *numbers], arguments
 
 

@@ -23,6 +23,8 @@ class Keys:
         self.beat = self._of(f"{OURS}:beat")  #: string: newest second of Redis's clock that sources were told of
         self.sources = self._of(f"{OURS}:sources")  #: hash: source name -> source id
         self.batches = self._of(f"{OURS}:batches")  #: hash: batch -> source name
+        self.paused = self._of(f"{OURS}:paused")  #: hash: func glob -> note
+        self.pause_version = self._of(f"{OURS}:paused:version")  #: string: counts the changes of `paused`
         self.scheduler = self._of(f"{OURS}:scheduler")  #: string with expiry: which scheduler process leads
         self.unscheduled = self._of(f"{OURS}:unscheduled")  #: list: delayed texts that name no usable queue
         self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability

@@ -8,10 +8,17 @@ import random
 import re
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
+from migrate import config
+from migrate.engine.failures import select
+from migrate.engine.routing import Routing
+from migrate.qudo import exceptions
+from migrate.qudo.exceptions import Mark
+from migrate.qudo.source import Source
 from migrate.resque import lua
 from tests.conftest import WriteConfig
 from tests.integration.conftest import SECRET_ARGUMENT, Run
@@ -291,6 +298,34 @@ def test_a_failed_job_whose_retry_has_crossed_is_never_imported_but_a_later_one_
 
     assert imported(resque) == [later]
     assert len(resque.jobs()) == 3
+
+
+def test_a_job_whose_retry_a_worker_completes_meanwhile_is_not_imported(
+    database: Database, redis_server: RedisServer, write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(database, MAIL, b'{"n":1}')
+    outcomes = iter([Outcome.FAILED, Outcome.COMPLETED])
+    worker = QudoWorker([database], [MAIL], lambda _job: next(outcomes), max_retries=1)
+    assert worker.work_once()
+    in_hand = worker.find_and_grab()
+    assert in_hand is not None
+    source = Source("main", database.url)
+    routing = Routing(source, config.load(write_config([database], redis_server)))
+    routing.refresh()
+    read_failures = exceptions.failures
+
+    def failures(*where: Any) -> Iterator[Mark]:
+        yield from read_failures(*where)
+        looks.append(1)
+        if len(looks) == 2:  # the first look only counts
+            worker.run(in_hand)
+
+    looks: list[int] = []
+    monkeypatch.setattr(exceptions, "failures", failures)
+    with contextlib.closing(worker), contextlib.closing(source):
+        selected = select(source, routing, config.FailureImport.FINAL, has_our_tables=False)
+    assert database.count() == 0
+    assert selected.imported == []
 
 
 def test_a_job_that_an_operator_puts_back_crosses_as_a_job(

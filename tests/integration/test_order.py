@@ -76,7 +76,7 @@ def test_a_killed_run_and_the_next_one_keep_the_order_together(
     write_config([database], redis_server)
     for reached in (500, 3000):
         running = cli.start("run", "--batch-size", "100")
-        wait_until(lambda enough=reached: resque.length() >= enough, what="jobs cross")  # type: ignore[misc]
+        running.wait_until(lambda: resque.length() >= reached, what="jobs cross")  # noqa: B023
         running.send(signal.SIGKILL)
         running.wait()
 

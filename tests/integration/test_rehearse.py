@@ -124,7 +124,7 @@ def test_a_stopped_rehearsal_leaves_nothing(
     write_config([innodb], redis_server)
     with nothing_left(redis):
         running = cli.start("rehearse", "--json")
-        wait_until(redis.dbsize, what="the rehearsal is at work")
+        running.wait_until(redis.dbsize, what="it is at work")
         running.send(number)
         result = running.wait()
     assert result.status == result.json()["exit_status"] == 130

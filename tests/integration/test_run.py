@@ -357,7 +357,7 @@ def test_jobs_that_apps_enqueue_meanwhile_are_lost_by_nobody(
     fill(database, 2000)
     write_config([database], redis_server)
     running = cli.start("run", "--json", "--batch-size", "100")
-    wait_until(resque.length, what="the run is at work")
+    running.wait_until(resque.length, what="jobs cross")
     with contextlib.closing(database.session()) as app:
         later = [enqueue(app, "Worker::Later", b"{}", f"key-{n}" if n % 2 else None) for n in range(100)]
     first = Report(running.wait())

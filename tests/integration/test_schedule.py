@@ -344,7 +344,7 @@ def test_schedulers_killed_at_random_under_load_lose_and_double_nothing(
     redis_server: RedisServer, resque: Resque, write_config: WriteConfig, schedule: Schedule
 ) -> None:
     client = resque.client
-    jobs = [(n // 2000, text_of(f"q{n % 2}", n)) for n in range(20_000)]
+    jobs = [(n // 2000, text_of(f"q{n % 2}", n)) for n in range(24_000)]
     delay(client, jobs)
     chance = random.Random(7)
     over = threading.Event()
@@ -355,7 +355,7 @@ def test_schedulers_killed_at_random_under_load_lose_and_double_nothing(
             client.delete(LEADER)
 
     with Proxy(redis_server) as proxy:
-        proxy.delay(0.01)  # or all would have moved before the first is killed
+        proxy.delay(0.02)  # or all would have moved before the first is killed
         write_config({"main": "sqlite:////nowhere.db"}, proxy.url(redis_server.url))
         deposing = threading.Thread(target=depose)
         deposing.start()

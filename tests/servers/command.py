@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,13 +94,18 @@ class RunningCommand:
     def wait_for(self, text: str, timeout: float = 30.0) -> None:
         """Until `text` stands in its output. Raises AssertionError when it ends or takes longer without."""
 
-        def printed() -> bool:
+        self.wait_until(lambda: text in self.stdout or text in self.stderr, timeout, f"printing {text!r}")
+
+    def wait_until(self, condition: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
+        """Until `condition()` is true while it runs. Raises AssertionError when it ends before, or takes longer."""
+
+        def holds() -> bool:
             ended = not self.running
-            found = text in self.stdout or text in self.stderr
-            assert found or not ended, f"ended without printing {text!r}\n{self.stdout}\n{self.stderr}"
+            found = bool(condition())
+            assert found or not ended, f"ended before {what or condition}\n{self.stdout}\n{self.stderr}"
             return found
 
-        wait_until(printed, timeout, f"{text!r} in the output of qudo-migrate {' '.join(self.arguments)}")
+        wait_until(holds, timeout, f"{what} during qudo-migrate {' '.join(self.arguments)}")
 
     def kill(self) -> CommandResult:
         """SIGKILL to it and its children."""

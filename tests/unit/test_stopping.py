@@ -96,9 +96,7 @@ def test_old_handlers_come_back_however_the_work_ends() -> None:
 
 def test_a_wait_ends_at_once_when_the_stop_comes_first() -> None:
     stop = Stop()
-    assert not stop.requested
-    assert stop.wait(0.0) is False
+    assert (stop.requested, stop.wait(0.0)) == (False, False)
     stop.request()
     stop.request()
-    assert stop.requested
-    assert stop.wait(3600.0) is True
+    assert (stop.requested, stop.wait(3600.0)) == (True, True)
