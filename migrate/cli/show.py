@@ -36,6 +36,7 @@ def show_run(result: RunResult) -> None:
     if not result.dry_run and totals.seconds > 0 and totals.moved:
         rate = f", {totals.moved / totals.seconds:,.0f} jobs/s"
     imported = f"; {totals.imported:,} failures imported" if totals.imported else ""
+    uncounted = [source.name for source in result.sources if not source.counted]
     stays = _stays(
         untranslatable=totals.untranslatable,
         in_flight=totals.in_flight,
@@ -43,6 +44,8 @@ def show_run(result: RunResult) -> None:
         kept=totals.kept,
         not_moved=totals.not_moved,
     )
+    if uncounted:
+        stays = f"not counted in {escape(', '.join(uncounted))}"
     console.print(
         f"[bold]{totals.moved:,}[/] jobs {verb}, [bold]{totals.handed_off:,}[/]"
         f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate};"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Any, TextIO
 
 import msgspec
 from tqdm import tqdm
+
+_DIGITS = re.compile(r"\d")
 
 
 class Reporter:
@@ -39,6 +42,8 @@ class LineReporter(Reporter):
 
     #: Seconds between two lines of progress of one source.
     EVERY_SECONDS = 10.0
+    #: Seconds of a wait whose end is told.
+    LONG_WAIT_SECONDS = 2.0
 
     def __init__(self, stream: TextIO | None = None, *, as_json: bool = False) -> None:
         self._stream = stream or sys.stderr
@@ -47,7 +52,8 @@ class LineReporter(Reporter):
         self._done: dict[str, int] = {}
         self._expected: dict[str, int] = {}
         self._last: dict[str, float] = {}
-        self._reason: dict[str, str] = {}
+        self._said: dict[str, tuple[str, float]] = {}  # kind of the last reason, and when
+        self._waits_since: dict[str, float] = {}
 
     def source_started(self, source: str, expected: int) -> None:
         """Remember what is expected."""
@@ -62,13 +68,19 @@ class LineReporter(Reporter):
             self.says(f"{source}: {self._done[source]:,} of about {self._expected.get(source, 0):,} jobs")
 
     def waits(self, source: str, reason: str) -> None:
-        """Print each new reason once."""
-        kind = reason.partition("; waiting")[0]
-        if kind and kind != self._reason.get(source):
+        """Print each new kind of reason, the same one now and then, and the end of a wait that was long."""
+        now = time.monotonic()
+        if not reason:
+            waited = now - self._waits_since.pop(source, now)
+            if waited >= self.LONG_WAIT_SECONDS:
+                self.says(f"{source}: goes on after {waited:.0f} s")
+            return
+        self._waits_since.setdefault(source, now)
+        kind = _DIGITS.sub("", reason)
+        said_kind, said_at = self._said.get(source, ("", 0.0))
+        if kind != said_kind or now - said_at >= self.EVERY_SECONDS:
+            self._said[source] = kind, now
             self.says(f"{source}: {reason}")
-        elif not kind and self._reason.get(source):
-            self.says(f"{source}: goes on")
-        self._reason[source] = kind
 
     def says(self, message: str) -> None:
         """Print the line, with the time where machines read it."""

@@ -39,6 +39,7 @@ class Tally:
         self.handed_off = 0
         self.imported = 0
         self.left: Counter[str] = Counter()  #: rows that stay in `job`, by state
+        self.counted = False  #: whether `left` is the whole of a look that came to its end
         self.untranslatable: list[UntranslatableJob] = []
         self.findings: Counter[tuple[str, str]] = Counter()  #: by func and what was found
         self.seconds = 0.0
@@ -58,6 +59,7 @@ class Tally:
     def forget_left(self) -> None:
         """Begin a new look at what stays in `job`."""
         self.left = Counter()
+        self.counted = False
         self.untranslatable = []
 
     def list_untranslatable(self, job: UntranslatableJob) -> None:
@@ -79,6 +81,7 @@ class SourceResult(msgspec.Struct, frozen=True):
     waiting: int
     kept: int
     not_moved: int
+    counted: bool  #: false: the work ended before what stays in Qudo was counted
     seconds: float
     funcs: list[FuncResult]
     error: str | None = None
@@ -96,6 +99,7 @@ class SourceResult(msgspec.Struct, frozen=True):
             waiting=tally.left["waiting"],
             kept=tally.left["kept"],
             not_moved=tally.left["not_moved"],
+            counted=tally.counted,
             seconds=round(tally.seconds, 3),
             funcs=tally.funcs(),
             error=tally.error.message if tally.error else None,

@@ -82,6 +82,7 @@ class Survey:
                     self._tally.left[seen.state.value] += 1
                 yield seen
             if len(page.rows) < page_rows or self._only_id is not None:
+                self._tally.counted = True
                 return
             after = page.rows[-1].id
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from migrate.engine.choosing import Prepared
 from migrate.engine.stopping import Stop
@@ -25,13 +25,20 @@ ASK_AGAIN_SECONDS = 0.25
 FRESH_SECONDS = 0.5
 
 
+class Wait(NamedTuple):
+    """Why to wait, for people, and when to ask again."""
+
+    reason: str
+    seconds: float = ASK_AGAIN_SECONDS
+
+
 class Limit(Protocol):
     """One reason to wait."""
 
     #: Whether earlier moves must have been handed off before it can judge.
     needs_settled: bool
 
-    def reason(self, chunk: Sequence[Prepared]) -> str | None:
+    def judge(self, chunk: Sequence[Prepared]) -> Wait | None:
         """Why this chunk must wait now; None: it need not. Raises the servers' errors."""
 
 
@@ -48,14 +55,14 @@ class Throttle:
         """Wait until no limit objects; False when a stop is requested meanwhile: the chunk stays in Qudo."""
         said = False
         while not self._stop.requested:
-            reason = next((reason for limit in self._limits if (reason := limit.reason(chunk))), None)
-            if reason is None:
+            wait = next((wait for limit in self._limits if (wait := limit.judge(chunk))), None)
+            if wait is None:
                 if said:
                     self._say("")
                 return True
-            self._say(reason)
+            self._say(wait.reason)
             said = True
-            self._stop.wait(ASK_AGAIN_SECONDS)
+            self._stop.wait(wait.seconds)
         return False
 
 
@@ -70,12 +77,12 @@ class Rate:
         self._lock = threading.Lock()
         self._free_at = clock()
 
-    def reason(self, chunk: Sequence[Prepared]) -> str | None:
+    def judge(self, chunk: Sequence[Prepared]) -> Wait | None:
         """Waits until the jobs let through before have had their time."""
         with self._lock:
             now = self._clock()
             if now < self._free_at:
-                return f"--rate {self._rate:g}/s"
+                return Wait(f"--rate {self._rate:g}/s", self._free_at - now)
             # A pause earns nothing: after it the rate holds again, no burst.
             self._free_at = max(self._free_at, now - ASK_AGAIN_SECONDS) + len(chunk) / self._rate
             return None
@@ -90,12 +97,12 @@ class QueueRoom:
         self._target = target
         self._most = jobs
 
-    def reason(self, chunk: Sequence[Prepared]) -> str | None:
+    def judge(self, chunk: Sequence[Prepared]) -> Wait | None:
         """Waits while a queue of this chunk would become longer than the limit."""
         coming = Counter(each.job.queue for each in chunk if each.job.delayed is None)
         for queue, length in queues.lengths(self._target, list(coming)).items():
             if length + coming[queue] > self._most:
-                return f"queue {queue} holds {length:,} jobs (--max-queue-length {self._most:,})"
+                return Wait(f"queue {queue} holds {length:,} jobs (--max-queue-length {self._most:,})")
         return None
 
 
@@ -110,12 +117,12 @@ class MaxLoad:
         self._asked_at = -FRESH_SECONDS
         self._reason: str | None = None
 
-    def reason(self, chunk: Sequence[Prepared]) -> str | None:  # noqa: ARG002  the load is the same for all chunks
+    def judge(self, chunk: Sequence[Prepared]) -> Wait | None:  # noqa: ARG002  the load is the same for all chunks
         """Waits while a variable is over its limit. Raises UsageError for one that the server doesn't have."""
         if time.monotonic() - self._asked_at >= FRESH_SECONDS:
             self._reason = self._ask()
             self._asked_at = time.monotonic()
-        return self._reason
+        return None if self._reason is None else Wait(self._reason)
 
     def _ask(self) -> str | None:
         values = load.status_values(self._source, self._most)
@@ -138,12 +145,12 @@ class ReplicaLag:
         self._asked_at = -FRESH_SECONDS
         self._reason: str | None = None
 
-    def reason(self, chunk: Sequence[Prepared]) -> str | None:  # noqa: ARG002  the lag is the same for all chunks
+    def judge(self, chunk: Sequence[Prepared]) -> Wait | None:  # noqa: ARG002  the lag is the same for all chunks
         """Waits while a replica lags, doesn't replicate or can't be asked."""
         if time.monotonic() - self._asked_at >= FRESH_SECONDS:
             self._reason = next((reason for each in self._replicas if (reason := self._ask(each))), None)
             self._asked_at = time.monotonic()
-        return self._reason
+        return None if self._reason is None else Wait(self._reason)
 
     def _ask(self, replica: Source) -> str | None:
         try:

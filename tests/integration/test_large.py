@@ -12,7 +12,7 @@ from redis import Redis
 
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
-from tests.qudo_app import enqueue, fill, job_ids
+from tests.qudo_app import enqueue, fill
 from tests.resque_app import Resque
 from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer, SQLiteDatabase, wait_until
 from tests.servers.command import Cli

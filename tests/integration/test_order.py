@@ -10,7 +10,7 @@ from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
 from tests.qudo_app import enqueue, fill, job_rows
 from tests.resque_app import Resque, ResqueJob
-from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer, wait_until
+from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer
 from tests.servers.command import Cli
 
 ONE_QUEUE = [{"func": "*", "queue": "all"}]

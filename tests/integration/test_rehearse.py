@@ -13,7 +13,7 @@ from tests.integration.conftest import Run
 from tests.integration.snapshots import nothing_left, nothing_written
 from tests.qudo_app import enqueue, fill, load_fixture
 from tests.resque_app import whole_redis
-from tests.servers import Database, MariaDB, MariaDBDatabase, Proxy, RedisServer, wait_until
+from tests.servers import Database, MariaDB, MariaDBDatabase, Proxy, RedisServer
 from tests.servers.command import Cli
 
 

@@ -119,16 +119,29 @@ def test_lines_of_progress_are_never_closer_than_that(steps: list[tuple[int, flo
     assert all(later - earlier >= LineReporter.EVERY_SECONDS for earlier, later in itertools.pairwise(times))
 
 
-def test_a_reason_is_said_once_however_the_time_left_changes() -> None:
+def test_a_reason_is_said_once_however_its_numbers_change_and_its_end_when_it_took_long() -> None:
+    clock = Clock()
     stream = io.StringIO()
-    reporter = LineReporter(stream)
-    for reason in ("", "down; waiting, 300 s left", "down; waiting, 299 s left", "", "", "down; waiting, 300 s left"):
-        reporter.waits("main", reason)
-    reporter.waits("main", "full; waiting, 9 s left")
-    reporter.waits("other", "full; waiting, 9 s left")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporters, "time", clock)
+        reporter = LineReporter(stream)
+        for seconds, source, reason in (
+            (0, "main", ""),
+            (0, "main", "down; waiting, 300 s left"),
+            (1, "main", "down; waiting, 299 s left"),
+            (3, "main", ""),
+            (0, "main", ""),
+            (1, "main", "down; waiting, 300 s left"),  # the same again: not worth a line yet
+            (1, "main", ""),  # nor is the end of so short a wait
+            (9, "main", "down; waiting, 300 s left"),
+            (0, "main", "full; waiting, 9 s left"),
+            (0, "other", "full; waiting, 9 s left"),
+        ):
+            clock.now += seconds
+            reporter.waits(source, reason)
     assert stream.getvalue().splitlines() == [
         "main: down; waiting, 300 s left",
-        "main: goes on",
+        "main: goes on after 4 s",
         "main: down; waiting, 300 s left",
         "main: full; waiting, 9 s left",
         "other: full; waiting, 9 s left",
