@@ -43,6 +43,8 @@ POINTS = (
     "binding.registered",
     "binding.bound",
     "pending.released",
+    "purge.deleted",
+    "purge.committed",
 )
 
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "exit": None}

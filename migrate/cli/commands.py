@@ -27,6 +27,8 @@ from migrate.engine import pause as engine_pause
 from migrate.engine.drain import DrainOptions
 from migrate.engine.pause import PauseResult
 from migrate.engine.plan import plan as engine_plan
+from migrate.engine.purge import PurgeOptions, parse_age
+from migrate.engine.purge import purge as engine_purge
 from migrate.engine.rehearse import rehearse as engine_rehearse
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
@@ -42,7 +44,7 @@ PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="W
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, pause, resume, where, schedule, demo):
+    for command in (init, plan, rehearse, run, pause, resume, where, purge, schedule, demo):
         app.command()(command)
 
 
@@ -146,6 +148,7 @@ def run(
         typer.Option(metavar="NAME=N", help="Wait while a MySQL status variable is higher, e.g. Threads_running=25."),
     ] = None,
     max_lag: Annotated[float, typer.Option(min=0, help="Wait while a replica is so many seconds behind.")] = 10.0,
+    purge: Annotated[bool, typer.Option("--purge", help="Then delete the outbox rows: no way back.")] = False,
     config: ConfigOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -164,6 +167,7 @@ def run(
         max_queue_length=max_queue_length,
         max_load=parse_max_load(max_load or ()),
         max_lag=max_lag,
+        purge=purge,
     )
     reporter = options.reporter()
     with stop_on_signals(lambda: reporter.says("stopping: the batch in hand is finished first")) as stop:
@@ -251,6 +255,33 @@ def demo(
         printing.print_json(result)
     elif options.quiet:
         typer.echo(result.summary)
+    raise typer.Exit(result.exit_status)
+
+
+def purge(
+    context: typer.Context,
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Only rows that moved longer ago: 24h, 30m, 7d, 0.")
+    ] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Without proof that Redis has the jobs on disk.")] = False,
+    source: SourceOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Delete delivered outbox rows once Redis is known to have their jobs on disk. After that, no way back."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    wanted = PurgeOptions(parse_age(older_than), dry_run, force)
+    reporter = options.reporter()
+    with stop_on_signals(lambda: reporter.says("stopping after the chunk in hand")) as stop:
+        result = engine_purge(configuration, configuration.only_sources(source or ()), wanted, stop, reporter)
+    if options.json:
+        printing.print_json(result)
+    else:
+        show.show_purge(result)
     raise typer.Exit(result.exit_status)
 
 

@@ -14,6 +14,7 @@ from migrate.cli.printing import (
     table,
 )
 from migrate.engine.pause import PauseResult
+from migrate.engine.purge import PurgeResult
 from migrate.engine.results import RehearsalResult, RunResult
 from migrate.engine.where import Story
 
@@ -36,6 +37,8 @@ def show_run(result: RunResult) -> None:
     if not result.dry_run and totals.seconds > 0 and totals.moved:
         rate = f", {totals.moved / totals.seconds:,.0f} jobs/s"
     imported = f"; {totals.imported:,} failures imported" if totals.imported else ""
+    if purged := sum(source.purged for source in result.sources):
+        imported += f"; {purged:,} outbox rows purged"
     uncounted = [source.name for source in result.sources if not source.counted]
     stays = _stays(
         untranslatable=totals.untranslatable,
@@ -86,6 +89,22 @@ def show_pause(result: PauseResult) -> None:
         console.print(table("Paused", ("func", "by", "since"), rows))
     else:
         console.print("Nothing is paused.")
+    print_next(console, result.next)
+
+
+def show_purge(result: PurgeResult) -> None:
+    """What went, and what stays and why."""
+    console = output_console()
+    verb = "would go" if result.dry_run else "purged"
+    columns = ("source", verb, "younger", "not delivered", "hold a uniqkey", "not due")
+    rows = [
+        (each.name, each.purged, each.young, each.not_delivered, each.holding_uniqkey, each.not_due)
+        for each in result.sources
+    ]
+    console.print(table("Outbox rows", columns, rows))
+    for reason in result.ignored:
+        console.print(f"[yellow]--force ignored:[/] {escape(reason)}", soft_wrap=True)
+    print_errors(console, result.errors)
     print_next(console, result.next)
 
 

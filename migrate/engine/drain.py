@@ -30,10 +30,10 @@ from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.engine.throttling import Limit, Throttle
 from migrate.errors import Interrupted, OpenTransactions, Refused, Unavailable
+from migrate.jobs import Identity
 from migrate.qudo import exceptions, leasing, moving, outbox
 from migrate.qudo.moving import Moved, chunk_of
 from migrate.qudo.outbox import Chunk
-from migrate.qudo.pending import Waiter
 from migrate.qudo.source import Source
 from migrate.resque import durability
 from migrate.resque.target import Target
@@ -58,6 +58,7 @@ class DrainOptions(msgspec.Struct, frozen=True):
     max_queue_length: int | None = None  #: jobs
     max_load: Mapping[str, float] = {}  #: highest value by status variable
     max_lag: float = 10.0  #: of replicas that the configuration names
+    purge: bool = False  #: delete delivered outbox rows at the end, whatever their age
 
 
 class Drain:
@@ -81,18 +82,18 @@ class Drain:
         self._tally = tally
         self._stop = stop
         self._reporter = reporter
-        self._routing = Routing(source, config, options.func_glob)
+        self.routing = Routing(source, config, options.func_glob)
         self._watch = PauseWatch(target)
-        self._delivery = Delivery(source, target, self._routing, self._watch)
+        self._delivery = Delivery(source, target, self.routing, self._watch)
         self._batches = Batches()
         self._settling = Settling(tally)
         self._patience = Patience(options.retry_for, stop, lambda reason: reporter.waits(source.name, reason))
         self._move = moving.move if source.facts().transactional else leasing.move
         cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
         self._size = ChunkSize(min(cap, options.max_queue_length or cap, int((options.rate or cap) / 4) + 1))
-        self._chooser = Chooser(source, self._routing, self._batches, self._size, tally, stop, watch=self._watch)
+        self._chooser = Chooser(source, self.routing, self._batches, self._size, tally, stop, watch=self._watch)
         self._throttle = Throttle(limits, stop, lambda reason: reporter.waits(source.name, reason))
-        self._failures = FailuresImport(source, target, self._routing, tally, stop)
+        self._failures = FailuresImport(source, target, self.routing, tally, stop)
         self._import = config.failures.import_
         self._fenced_at = time.monotonic()
 
@@ -136,7 +137,7 @@ class Drain:
 
     def _recover(self) -> None:
         """Finish what this or another process left half done."""
-        self._routing.refresh()
+        self.routing.refresh()
         for recovered in self._delivery.recover():
             record, pushed = recovered
             self._settling.recovered(record, pushed.new, len(pushed.held_back), lambda: self._moved_seqs(record))  # noqa: B023
@@ -235,20 +236,20 @@ class Drain:
     def _last_look(self) -> _Left:
         """Look at all that is left with locks; free the uniqkeys of jobs that are over."""
         limited = self._chooser.limit_reached
-        survey = Survey(self._source, self._routing, self._tally, self._stop, locking=not limited)
+        survey = Survey(self._source, self.routing, self._tally, self._stop, locking=not limited)
         movable = paused = 0
-        waiters: list[Waiter] = []
+        holders: list[Identity] = []
         for seen in survey:
             if seen.state is RowState.NOT_MOVED:
                 held_back = seen.row.func_id in self._chooser.paused
                 paused += held_back
                 movable += not held_back
-            if seen.waiter is not None and len(waiters) < over.MOST_WAITERS:
-                waiters.append(seen.waiter)
+            if seen.waiter is not None and len(holders) < over.MOST_HOLDERS:
+                holders.append(seen.waiter.holder)
         if limited:
             self._tally.left["kept"] += self._tally.left.pop("not_moved", 0)
         chunks = self._delivery.undelivered()
-        released = over.release_over(self._source, self._target, self._routing, waiters) if waiters else 0
+        released = len(over.release_over(self._source, self._target, self.routing, holders)) if holders else 0
         not_free = self._tally.left["in_flight"] + self._tally.left["waiting"]
         return _Left(movable + chunks.deliverable, paused + chunks.paused, released, not_free)
 
@@ -267,7 +268,7 @@ class Drain:
         return bool(reasons) or not any(self._watch.reason(name) for name in self._names(moving=False))
 
     def _names(self, *, moving: bool) -> list[str]:
-        return [routed.name for routed in self._routing.funcs.values() if routed.moves is moving]
+        return [routed.name for routed in self.routing.funcs.values() if routed.moves is moving]
 
     def _waits_for_workers(self, left: _Left, deadline: float) -> bool:
         """Whether to try again for rows that workers hold or that wait for their key, after a pause."""

@@ -7,30 +7,30 @@ from collections.abc import Sequence
 from migrate.engine import crossed
 from migrate.engine.routing import Routing
 from migrate.failpoints import reach
+from migrate.jobs import Identity
 from migrate.qudo import pending
-from migrate.qudo.pending import Waiter
 from migrate.qudo.source import Source
 from migrate.resque import ledger
 from migrate.resque.looking import Place
 from migrate.resque.target import Target
 
-#: Waiters that one look serves.
-MOST_WAITERS = 10_000
+#: Jobs that one look serves.
+MOST_HOLDERS = 10_000
 
 
-def release_over(source: Source, target: Target, routing: Routing, waiters: Sequence[Waiter]) -> int:
-    """Free the keys of those waiters whose holder was handed off and is not pending any more; how many.
+def release_over(source: Source, target: Target, routing: Routing, holders: Sequence[Identity]) -> set[Identity]:
+    """Free the keys of those jobs that were handed off and are not pending any more; returns them.
 
     A job that failed for good is over, as in Qudo, which deletes its row.
     """
-    delivered = ledger.delivered_many(target, [waiter.holder for waiter in waiters])
+    delivered = ledger.delivered_many(target, holders)
     if not delivered:
-        return 0
+        return set()
     sightings = crossed.find(source, target, routing, delivered)
     alive = {identity for identity, sighting in sightings.items() if sighting.place is not Place.FAILED}
-    over = [waiter for waiter in waiters if waiter.holder in delivered and waiter.holder not in alive]
+    over = delivered - alive
     with source.writing() as connection:
-        for waiter in over:
-            pending.release(connection, waiter)
+        for holder in sorted(over):
+            pending.release(connection, holder)
             reach("pending.released")
-    return len(over)
+    return over

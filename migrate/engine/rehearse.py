@@ -16,6 +16,7 @@ from migrate.decision import Decision
 from migrate.engine import binding, run
 from migrate.engine.batches import Batches
 from migrate.engine.choosing import Chooser, Prepared
+from migrate.engine.meeting import meet
 from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import (
@@ -55,7 +56,7 @@ def rehearse(
             differences.extend(rehearsal.differences)
 
     try:
-        run.meet(target, 0, stop, reporter)
+        meet(target, 0, stop, reporter)
         works = side_by_side(sources, work, reporter)
     finally:
         reporter.close()

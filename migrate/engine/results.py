@@ -38,6 +38,7 @@ class Tally:
         self.moved_total = 0
         self.handed_off = 0
         self.imported = 0
+        self.purged = 0  #: outbox rows
         self.left: Counter[str] = Counter()  #: rows that stay in `job`, by state
         self.counted = False  #: whether `left` is the whole of a look that came to its end
         self.untranslatable: list[UntranslatableJob] = []
@@ -82,6 +83,7 @@ class SourceResult(msgspec.Struct, frozen=True):
     kept: int
     not_moved: int
     counted: bool  #: false: the work ended before what stays in Qudo was counted
+    purged: int  #: outbox rows, with --purge
     seconds: float
     funcs: list[FuncResult]
     error: str | None = None
@@ -100,6 +102,7 @@ class SourceResult(msgspec.Struct, frozen=True):
             kept=tally.left["kept"],
             not_moved=tally.left["not_moved"],
             counted=tally.counted,
+            purged=tally.purged,
             seconds=round(tally.seconds, 3),
             funcs=tally.funcs(),
             error=tally.error.message if tally.error else None,

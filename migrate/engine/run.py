@@ -9,13 +9,13 @@ from migrate.config import Config, SourceConfig
 from migrate.engine import binding
 from migrate.engine.drain import Drain, DrainOptions
 from migrate.engine.dry_run import dry_run as look
-from migrate.engine.patience import Patience
+from migrate.engine.meeting import meet
+from migrate.engine.purge import PurgeOptions, SourcePurge
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import LISTED_JOBS, FindingCount, RunResult, SourceResult, Tally, Totals
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
 from migrate.engine.stopping import SIGNALLED, Stop
 from migrate.engine.throttling import Limit, MaxLoad, QueueRoom, Rate, ReplicaLag
-from migrate.errors import Loading
 from migrate.qudo import reading
 from migrate.qudo.source import Source
 from migrate.resque.target import Target
@@ -46,7 +46,12 @@ def run(
             reporter.source_started(source.name, reading.row_estimate(source, connection))
         with binding.Beat(target, source, target_id):
             limits = [*rate, *_limits(source, replicas[source.name], target, options)]
-            Drain(source, target, config, options, tally, stop, reporter, limits).run()
+            drain_of_one = Drain(source, target, config, options, tally, stop, reporter, limits)
+            drain_of_one.run()
+            if options.purge:
+                purge = SourcePurge(source, target, drain_of_one.routing, PurgeOptions(0), stop, reporter)
+                purge.run()
+                tally.purged = purge.counts["purged"]
 
     def only_look(source: Source, tally: Tally) -> None:
         look(source, target, config, options, tally, stop, reporter)
@@ -58,22 +63,6 @@ def run(
         reporter.close()
         target.close()
     return _result(works, time.monotonic() - started, dry_run=dry_run, stopped=stop.requested)
-
-
-def meet(target: Target, retry_for_seconds: float, stop: Stop, reporter: Reporter) -> None:
-    """The first contact with the target: its faults are the operator's to mend, so only loading is waited for.
-
-    A wrong host or port is likelier than a restart at this very moment; once met, a target that goes is waited for.
-    Raises TargetMismatch, AccessDenied, Unavailable.
-    """
-    patience = Patience(retry_for_seconds, stop, reporter.says)
-    while True:
-        try:
-            target.check_usable()
-        except Loading as error:
-            patience.failed(error)
-        else:
-            return
 
 
 def _limits(source: Source, replicas: Sequence[str], target: Target, options: DrainOptions) -> Iterator[Limit]:

@@ -56,14 +56,6 @@ def hold(source: Source, connection: Connection, batch: int, job_ids: Sequence[i
     )
 
 
-def release(connection: Connection, waiter: Waiter) -> None:
-    """Free the key that `waiter` waits for: its holder is over. Safe to repeat."""
-    key = select(job.uniqkey).where(job.id == waiter.job_id).scalar_subquery()
-    connection.execute(
-        delete(tables.pending).where(
-            pending.func_id == waiter.func_id,
-            pending.pending_key == key,
-            pending.batch == waiter.holder.batch,
-            pending.seq == waiter.holder.seq,
-        )
-    )
+def release(connection: Connection, holder: Identity) -> None:
+    """Free the key that this job holds: it is over. Safe to repeat."""
+    connection.execute(delete(tables.pending).where(pending.batch == holder.batch, pending.seq == holder.seq))

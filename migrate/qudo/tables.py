@@ -139,6 +139,7 @@ pending = Table(
     Column("batch", _big, nullable=False),
     Column("seq", Integer, nullable=False),
     PrimaryKeyConstraint("func_id", "pending_key"),
+    UniqueConstraint("batch", "seq"),  # a key is freed by its holder
 )
 
 #: Which Redis this source belongs to, and the newest beat seen of it.

@@ -6,7 +6,7 @@ The bits are set by the hand-off script alone, and never cleared.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from migrate.jobs import Identity
 from migrate.resque.target import Target
@@ -46,3 +46,17 @@ def delivered_many(target: Target, identities: Iterable[Identity]) -> set[Identi
         for batch, seqs in by_batch.items()
         for seq in delivered(target, batch, min(seqs), max(seqs)).intersection(seqs)
     }
+
+
+def bitmaps(target: Target, batches: Sequence[int]) -> dict[int, bytes]:
+    """The whole bitmaps of batches, 8 KiB each at most; empty where there is none."""
+    with target.commands() as client, client.pipeline(transaction=False) as pipe:
+        for batch in batches:
+            pipe.get(target.keys.ledger(batch))
+        return {batch: value or b"" for batch, value in zip(batches, pipe.execute(), strict=True)}
+
+
+def is_set(bits: bytes, seq: int) -> bool:
+    """Whether a bitmap has the bit of this seq: Redis counts from the most significant bit of the first byte."""
+    place, within = divmod(seq, 8)
+    return place < len(bits) and bool(bits[place] >> (7 - within) & 1)

@@ -8,9 +8,8 @@ first and register after, so what is found nowhere is looked for twice.
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -23,8 +22,6 @@ from migrate.resque.target import Target
 PAGE_ENTRIES = 500
 #: Seconds between the two looks for what the first did not find.
 SECOND_LOOK_SECONDS = 0.25
-
-_IDENTITY = re.compile(rb'"outbox"\s*:\s*"([0-9a-f]{16}-\d+)"')
 
 
 class Place(StrEnum):
@@ -67,51 +64,80 @@ def find(target: Target, wanted: Collection[Wanted]) -> dict[Identity, Sighting]
 
     A job known by content alone may be any of several alike: each sighting accounts for one of them.
     """
+    by_identity: dict[Identity, Sighting] = {}
+    alike: dict[str, list[Sighting]] = {}
     found: dict[Identity, Sighting] = {}
     for attempt in range(2):
-        missing = [each for each in wanted if each.identity not in found]
-        if not missing:
+        if len(found) == len(wanted):
             break
         if attempt:
             time.sleep(SECOND_LOOK_SECONDS)
-        found.update(_look(target, missing))
+        seen = _look(target, wanted)
+        by_identity.update(seen.by_identity)
+        # The same entries are met twice: what counts is how many there were at a time.
+        alike.update({key: value for key, value in seen.alike.items() if len(value) > len(alike.get(key, ()))})
+        found = _account(wanted, by_identity, alike)
     return found
 
 
-def _look(target: Target, wanted: Sequence[Wanted]) -> dict[Identity, Sighting]:
+class _Seen(NamedTuple):
+    """What one look met."""
+
+    by_identity: dict[Identity, Sighting]
+    alike: dict[str, list[Sighting]]  #: entries without an identity, by content
+
+
+def _look(target: Target, wanted: Iterable[Wanted]) -> _Seen:
     by_text = {each.identity.text: each.identity for each in wanted}
-    by_content: dict[str, list[Identity]] = {}
-    for each in wanted:
-        by_content.setdefault(each.content, []).append(each.identity)
-    found: dict[Identity, Sighting] = {}
-    alike: dict[str, list[Sighting]] = {}
+    contents = {each.content for each in wanted}
+    seen = _Seen({}, {})
     for text, place, where in _everything(target):
-        named = [by_text[name.decode()] for name in _IDENTITY.findall(text) if name.decode() in by_text]
         job = _job(text, place)
         if job is None:
             continue
-        identity = _own_identity(job)
-        if identity is not None:
-            if by_text.get(identity) in named:
+        name = _own_identity(job)
+        if name is not None:
+            if name in by_text:
                 # The furthest place on a job's way counts: it was moved on while this look went on.
-                found[by_text[identity]] = Sighting(place, where, by_identity=True)
-        elif (content := _content(job)) in by_content:
-            alike.setdefault(content, []).append(Sighting(place, where, by_identity=False))
-    for content, sightings in alike.items():
-        unseen = [identity for identity in by_content[content] if identity not in found]
-        found.update(zip(unseen, sightings, strict=False))
+                seen.by_identity[by_text[name]] = Sighting(place, where, by_identity=True)
+        elif (content := _content(job)) in contents:
+            seen.alike.setdefault(content, []).append(Sighting(place, where, by_identity=False))
+    return seen
+
+
+def _account(
+    wanted: Iterable[Wanted], by_identity: dict[Identity, Sighting], alike: dict[str, list[Sighting]]
+) -> dict[Identity, Sighting]:
+    """Each job's sighting: its own, else one of an entry alike that accounts for no other job."""
+    found = dict(by_identity)
+    left = {content: iter(sightings) for content, sightings in alike.items()}
+    for each in wanted:
+        if each.identity not in found and (sighting := next(left.get(each.content, iter(())), None)) is not None:
+            found[each.identity] = sighting
     return found
 
 
 def _job(text: bytes, place: Place) -> dict[str, Any] | None:
     """The job in an entry of a queue, a delayed list, a failure or a worker's note; None for what isn't one."""
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    value = _decoded(text)
+    if not isinstance(value, dict):
         return None
-    if place in (Place.WORKING, Place.FAILED) and isinstance(value, dict):
+    if place is Place.FAILED and value.get("retried_at"):
+        return None  # history: it was put back, and is wherever that has led it
+    if place in (Place.WORKING, Place.FAILED):
         value = value.get("payload")
     return value if isinstance(value, dict) else None
+
+
+def _decoded(text: bytes) -> Any:
+    """The value of an entry; None for what is no JSON, or deeper than any job that crossed."""
+    try:
+        return msgspec.json.decode(text)
+    except UnicodeDecodeError:
+        # A Perl worker's last words may be in any character set; the job that it tells of is there all the same.
+        return _decoded(text.decode("utf-8", "replace").encode())
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _own_identity(job: dict[str, Any]) -> str | None:

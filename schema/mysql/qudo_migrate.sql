@@ -58,5 +58,6 @@ CREATE TABLE IF NOT EXISTS qudo_migrate_pending (
   pending_key VARCHAR(255) NOT NULL,        -- compares as job.uniqkey does
   batch       BIGINT NOT NULL,              -- the holder's identity
   seq         INTEGER NOT NULL,
-  PRIMARY KEY (func_id, pending_key)
+  PRIMARY KEY (func_id, pending_key),
+  UNIQUE (batch, seq)                       -- a key is freed by its holder
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -252,9 +252,9 @@ def test_a_queue_that_is_no_list_is_put_aside_and_stops_nothing(configured: Resq
 def test_a_schedule_with_odd_entries_is_worked_off(configured: Resque, schedule: Schedule) -> None:
     client = configured.client
     second = now(client)
-    client.zadd("resque:delayed_queue_schedule", {"no number": 5, "late": second + 3, "17.5": 17.5, "-1": -1, "": 0})
+    client.zadd("resque:delayed_queue_schedule", {"no number": 5, "late": second + 1, "17.5": 17.5, "-1": -1, "": 0})
     client.rpush("resque:delayed:17.5", text_of("q", 17))
-    delay(client, [(second + 1, text_of("q", 1)), (second + 4, text_of("q", 4))])
+    delay(client, [(second + 1, text_of("q", 1)), (second + 2, text_of("q", 2))])
     schedule()
     wait_until(lambda: len(configured.queue("q")) == 3, what="the good ones have moved")
     assert not client.exists("resque:delayed_queue_schedule")
@@ -331,10 +331,9 @@ def test_a_leader_whose_lease_ends_in_the_middle_of_a_look_goes_on(
         running = schedule()
         proxy.hold_request(KEEPS_LEAD)
         proxy.wait_held()
-        resque.client.set(LEADER, "another", px=300)
+        resque.client.delete(LEADER)
         proxy.release()
-        running.wait_for("schedule: stands by")
-        wait_until(lambda: running.stderr.count("schedule: leads") == 2, what="it leads again")
+        proxy.wait_hit()
         delay(resque.client, [(5, text_of("q", 1))])
         wait_until(resque.length)
         ended(running)
@@ -366,6 +365,7 @@ def test_schedulers_killed_at_random_under_load_lose_and_double_nothing(
                 wait_until(lambda: resque.length() > begun, what="jobs move")  # noqa: B023
                 time.sleep(chance.uniform(0, 0.05))  # any moment will do
                 killed.kill()
+            proxy.delay(0)
             assert resque.length() < len(jobs), "all had moved before the killing was over"
             wait_until(lambda: resque.length() == len(jobs), 60, "all jobs have moved")
         finally:
@@ -394,7 +394,6 @@ def test_it_goes_on_when_redis_comes_back(graceful: bool, write_config: WriteCon
         wait_until(lambda: resque.length() == 1000, what="it goes on")
         assert texts(resque, "q") == [text_of("q", n) for n in range(1000)]
         assert resque.delayed() == {}
-        running.wait_for("goes on")
         ended(running)
 
 
