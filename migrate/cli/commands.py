@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.cli import printing, show, show_plan
+from migrate.cli import printing, show, show_plan, show_status
 from migrate.cli.options import (
     CommonOptions,
     ConfigOption,
@@ -24,6 +24,7 @@ from migrate.demo.narrator import Narrator
 from migrate.demo.shop import FEWEST_JOBS
 from migrate.engine import init as init_engine
 from migrate.engine import pause as engine_pause
+from migrate.engine import status as engine_status
 from migrate.engine.drain import DrainOptions
 from migrate.engine.pause import PauseResult
 from migrate.engine.plan import plan as engine_plan
@@ -44,7 +45,7 @@ PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="W
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, pause, resume, where, purge, schedule, demo):
+    for command in (init, plan, rehearse, run, status, pause, resume, where, purge, schedule, demo):
         app.command()(command)
 
 
@@ -256,6 +257,34 @@ def demo(
     elif options.quiet:
         typer.echo(result.summary)
     raise typer.Exit(result.exit_status)
+
+
+def status(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until stopped.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    source: SourceOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Show what stands where: Qudo, the outbox, Resque, pauses, and what was done last. Writes nothing."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    sources = configuration.only_sources(source or ())
+    if not watch:
+        result = engine_status.status(configuration, sources)
+        (printing.print_json if options.json else show_status.show_status)(result)
+        raise typer.Exit(result.exit_status)
+    with stop_on_signals() as stop:
+        looks = engine_status.watch(configuration, sources, stop, interval)
+        if options.json:
+            for result in looks:
+                printing.print_json(result)
+        else:
+            show_status.watch_status(looks)
+    raise typer.Exit(0)
 
 
 def purge(

@@ -196,11 +196,23 @@ class Delivery:
                 outbox.discard_chunks(self._source, durability.fence(self._target, self.look_for_delivered))
 
 
+def undelivered_since(source: Source, target: Target) -> tuple[int, int | None]:
+    """How many moved jobs the ledger doesn't have yet, and the source's second when the oldest of them moved."""
+    with source.reading() as connection:
+        records = outbox.chunks_in_order(connection)
+        waiting = [(record, missing) for record in records if (missing := _missing(target, record))]
+        if not waiting:
+            return 0, None
+        since = outbox.chunk_moved_at(connection, waiting[0][0])
+    return sum(missing for _, missing in waiting), since
+
+
+def _missing(target: Target, record: Chunk) -> int:
+    return record.jobs - ledger.count_delivered(target, record.batch, record.first_seq, record.last_seq)
+
+
 def count_undelivered(source: Source, target: Target) -> int:
     """How many moved jobs the ledger doesn't have yet. Writes nothing."""
     with source.reading() as connection:
         records = outbox.chunks_in_order(connection)
-    return sum(
-        record.jobs - ledger.count_delivered(target, record.batch, record.first_seq, record.last_seq)
-        for record in records
-    )
+    return sum(_missing(target, record) for record in records)

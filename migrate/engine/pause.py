@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import socket
 
 import msgspec
 
 from migrate.config import Config
+from migrate.engine.recording import operator, record
 from migrate.errors import Refused
 from migrate.resque import pauses
 from migrate.resque.pauses import PauseNote
@@ -37,8 +36,9 @@ def pause(config: Config, func_glob: str) -> PauseResult:
     """Pause all funcs that the glob matches. When it returns, none of their jobs is handed off any more."""
     target = Target.open(config.target.url, config.target.namespace)
     try:
-        changed = pauses.pause(target, func_glob, PauseNote.now(_user(), socket.gethostname()))
-        return PauseResult("pause", changed, _listed(target), f"qudo-migrate resume --func '{func_glob}'")
+        changed = pauses.pause(target, func_glob, PauseNote.now(operator(), socket.gethostname()))
+        record(target, "pause", seconds=0, options={"func": func_glob}, counts={}, exit_status=0)
+        return PauseResult("pause", changed, listed(target), f"qudo-migrate resume --func '{func_glob}'")
     finally:
         target.close()
 
@@ -48,22 +48,19 @@ def resume(config: Config, func_glob: str) -> PauseResult:
     target = Target.open(config.target.url, config.target.namespace)
     try:
         changed = pauses.resume(target, func_glob)
-        listed = _listed(target)
-        if not changed and listed:
+        now_paused = listed(target)
+        if not changed and now_paused:
             raise Refused(
-                f"{func_glob} isn't paused; paused are: {', '.join(each.func for each in listed)}",
-                advice=f"qudo-migrate resume --func '{listed[0].func}'",
+                f"{func_glob} isn't paused; paused are: {', '.join(each.func for each in now_paused)}",
+                advice=f"qudo-migrate resume --func '{now_paused[0].func}'",
             )
-        return PauseResult("resume", changed, listed, "qudo-migrate run")
+        record(target, "resume", seconds=0, options={"func": func_glob}, counts={}, exit_status=0)
+        return PauseResult("resume", changed, now_paused, "qudo-migrate run")
     finally:
         target.close()
 
 
-def _listed(target: Target) -> list[PausedGlob]:
+def listed(target: Target) -> list[PausedGlob]:
+    """What is paused now."""
     notes = pauses.read(target).notes
     return [PausedGlob(glob, note.user, note.host, note.at.isoformat()) for glob, note in notes.items()]
-
-
-def _user() -> str:
-    """The operator: behind sudo, who called it."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -17,6 +17,7 @@ from migrate.config import Config, SourceConfig
 from migrate.engine import binding, over
 from migrate.engine.meeting import meet
 from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
+from migrate.engine.recording import record
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import ErrorLine, Tally
 from migrate.engine.routing import Routing
@@ -86,6 +87,7 @@ def purge(
     """Purge all sources side by side. Raises only what concerns the target as a whole."""
     target = Target.open(config.target.url, config.target.namespace)
     ignored: list[str] = []
+    started = time.monotonic()
 
     def work(source: Source, tally: Tally) -> None:
         binding.check(source, target)
@@ -100,10 +102,19 @@ def purge(
     try:
         meet(target, 0, stop, reporter)
         works = side_by_side(sources, work, reporter)
+        result = _result(works, options, sorted(set(ignored)), stopped=stop.requested)
+        if not options.dry_run and binding.is_bound(target):
+            _record(target, options, result, time.monotonic() - started)
     finally:
         reporter.close()
         target.close()
-    return _result(works, options, sorted(set(ignored)), stopped=stop.requested)
+    return result
+
+
+def _record(target: Target, options: PurgeOptions, result: PurgeResult, seconds: float) -> None:
+    counts = {"purged": sum(source.purged for source in result.sources)}
+    chosen = {"older_than_seconds": options.older_than_seconds, "force": options.force}
+    record(target, "purge", seconds=seconds, options=chosen, counts=counts, exit_status=result.exit_status)
 
 
 class SourcePurge:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from migrate.config import Config, SourceConfig
 from migrate.engine import binding
 from migrate.engine.drain import Drain, DrainOptions
 from migrate.engine.dry_run import dry_run as look
 from migrate.engine.meeting import meet
 from migrate.engine.purge import PurgeOptions, SourcePurge
+from migrate.engine.recording import record
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import LISTED_JOBS, FindingCount, RunResult, SourceResult, Tally, Totals
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
@@ -59,10 +62,21 @@ def run(
     try:
         meet(target, options.retry_for, stop, reporter)
         works = side_by_side(sources, only_look if dry_run else drain, reporter)
+        result = _result(works, time.monotonic() - started, dry_run=dry_run, stopped=stop.requested)
+        if not dry_run and binding.is_bound(target):
+            _record(target, options, result)
     finally:
         reporter.close()
         target.close()
-    return _result(works, time.monotonic() - started, dry_run=dry_run, stopped=stop.requested)
+    return result
+
+
+def _record(target: Target, options: DrainOptions, result: RunResult) -> None:
+    """Note what this run did; only in a Redis that is this migration's."""
+    totals = msgspec.structs.asdict(result.totals)
+    seconds = totals.pop("seconds")
+    chosen = {"func": options.func_glob, "limit": options.limit, "rate": options.rate, "purge": options.purge}
+    record(target, "run", seconds=seconds, options=chosen, counts=totals, exit_status=result.exit_status)
 
 
 def _limits(source: Source, replicas: Sequence[str], target: Target, options: DrainOptions) -> Iterator[Limit]:

@@ -106,6 +106,13 @@ def chunks_in_order(connection: Connection) -> list[Chunk]:
     return [_chunk(row) for row in connection.execute(query)]
 
 
+def chunk_moved_at(connection: Connection, record: Chunk) -> int | None:
+    """The source's Unix second of a chunk's move; None: its record is gone."""
+    query = select(chunk.moved_at_us).where(chunk.batch == record.batch, chunk.first_seq == record.first_seq)
+    value = connection.execute(query).scalar_one_or_none()
+    return None if value is None else int(value) // 1_000_000
+
+
 def _chunk(row: Any) -> Chunk:
     return Chunk(int(row[0]), int(row[1]), int(row[2]), int(row[3]), ChunkState(int(row[4])))
 

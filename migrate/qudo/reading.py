@@ -176,6 +176,13 @@ def row_estimate(source: Source, connection: Connection) -> int:
     return int(connection.execute(query).scalar_one() or 0)
 
 
+def oldest_enqueue_time(connection: Connection) -> int | None:
+    """When the job with the lowest id was enqueued or last touched, Unix second; a look into the primary key."""
+    query = select(job.enqueue_time).order_by(job.id).limit(1)
+    value = connection.execute(query).scalar_one_or_none()
+    return None if value is None else int(value)
+
+
 def samples(source: Source, connection: Connection, func_id: int, limit: int) -> list[Row]:
     """Some of a func's rows: half from each end of the ids. Large args stay out."""
     half = max(1, limit // 2)

@@ -25,6 +25,7 @@ class Keys:
         self.batches = self._of(f"{OURS}:batches")  #: hash: batch -> source name
         self.paused = self._of(f"{OURS}:paused")  #: hash: func glob -> note
         self.pause_version = self._of(f"{OURS}:paused:version")  #: string: counts the changes of `paused`
+        self.history = self._of(f"{OURS}:history")  #: list: records of commands, the newest first
         self.scheduler = self._of(f"{OURS}:scheduler")  #: string with expiry: which scheduler process leads
         self.unscheduled = self._of(f"{OURS}:unscheduled")  #: list: delayed texts that name no usable queue
         self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability

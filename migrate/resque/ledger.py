@@ -60,3 +60,13 @@ def is_set(bits: bytes, seq: int) -> bool:
     """Whether a bitmap has the bit of this seq: Redis counts from the most significant bit of the first byte."""
     place, within = divmod(seq, 8)
     return place < len(bits) and bool(bits[place] >> (7 - within) & 1)
+
+
+def total(target: Target) -> int:
+    """How many jobs were ever handed off to this target: its set bits."""
+    with target.commands() as client:
+        batches: Iterable[bytes] = client.hkeys(target.keys.batches)  # type: ignore[assignment]
+        with client.pipeline(transaction=False) as pipe:
+            for batch in batches:
+                pipe.bitcount(target.keys.ledger(int(batch, 16)))
+            return sum(int(count) for count in pipe.execute())

@@ -1,0 +1,141 @@
+"""The whole outbox by primary key, in pages bounded in rows and bytes; and rows of `job` that stand beside it.
+
+Reads only. Each page is a statement of its own, so no snapshot outlives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import LargeBinary, Select, and_, case, cast, func, null, or_, select
+
+from migrate.jobs import Identity, QudoJob
+from migrate.qudo import tables
+from migrate.qudo.picking import UNCACHED, among, id_lists
+from migrate.qudo.source import Source
+
+outbox = tables.outbox.c
+job = tables.job.c
+
+#: Bytes of args that one page may bring, and the rows that it may have.
+PAGE_BYTES = 4 * 1024 * 1024
+FIRST_PAGE_ROWS = 200
+MOST_PAGE_ROWS = 5000
+FEWEST_PAGE_ROWS = 50
+
+
+class MovedRow(NamedTuple):
+    """A row of the outbox. `arg` is None for NULL, and for an arg too large to come along (`arg_bytes` above 0)."""
+
+    batch: int
+    seq: int
+    decision: int
+    moved_at: int  #: Unix second by the server's clock
+    job_id: int | None
+    func_id: int
+    uniqkey: bytes | None
+    enqueue_time: int | None
+    run_after: int
+    retry_cnt: int
+    priority: int
+    arg_bytes: int
+    arg: bytes | None
+
+    @property
+    def identity(self) -> Identity:
+        """What names the crossing."""
+        return Identity(self.batch, self.seq)
+
+    def job(self, source: str, func: str, arg: bytes | None) -> QudoJob:
+        """The record that moved, but for its lease."""
+        return QudoJob(
+            source,
+            self.job_id,
+            self.func_id,
+            func,
+            arg,
+            self.uniqkey,
+            self.enqueue_time,
+            0,
+            self.run_after,
+            self.retry_cnt,
+            self.priority,
+        )
+
+
+class Twin(NamedTuple):
+    """A row of `job` under the id of a row that has moved."""
+
+    id: int
+    func_id: int
+    enqueue_time: int | None
+    arg: bytes | None
+
+
+def pages(source: Source) -> Iterator[list[MovedRow]]:
+    """All rows by (batch, seq)."""
+    rows_wanted = FIRST_PAGE_ROWS
+    after = Identity(-1, -1)
+    while True:
+        with source.reading() as connection:
+            cursor = connection.execute(page_query(after, rows_wanted))
+            rows = [MovedRow._make(row) for row in cursor]
+        if rows:
+            yield rows
+        if len(rows) < rows_wanted:
+            return
+        after = rows[-1].identity
+        mean = sum(row.arg_bytes for row in rows) // len(rows)
+        rows_wanted = max(FEWEST_PAGE_ROWS, min(MOST_PAGE_ROWS, PAGE_BYTES // (2 * mean + 1)))
+
+
+def page_query(after: Identity, limit: int) -> Select[MovedRow]:
+    """The next rows behind an identity: a range of the primary key."""
+    share = max(1024, PAGE_BYTES // limit)
+    length = func.coalesce(func.length(outbox.arg), 0)
+    query: Select[MovedRow] = select(
+        outbox.batch,
+        outbox.seq,
+        outbox.decision,
+        outbox.moved_at,
+        outbox.job_id,
+        outbox.func_id,
+        outbox.uniqkey,
+        outbox.enqueue_time,
+        outbox.run_after,
+        outbox.retry_cnt,
+        outbox.priority,
+        length,
+        case((func.length(outbox.arg) <= share, outbox.arg), else_=null()),
+    )
+    return (
+        query.where(or_(outbox.batch > after.batch, and_(outbox.batch == after.batch, outbox.seq > after.seq)))
+        .order_by(outbox.batch, outbox.seq)
+        .limit(limit)
+    )
+
+
+def whole_arg(source: Source, row: MovedRow) -> bytes | None:
+    """A row's arg, read by itself where it was too large to come along."""
+    if row.arg is not None or not row.arg_bytes:
+        return row.arg if row.arg is not None else (b"" if _is_empty(source, row) else None)
+    with source.reading() as connection:
+        query = select(outbox.arg).where(outbox.batch == row.batch, outbox.seq == row.seq)
+        value = connection.execute(query).scalar_one_or_none()
+    return None if value is None else bytes(value)
+
+
+def _is_empty(_source: Source, _row: MovedRow) -> bool:
+    return False  # an empty arg comes along: its length is 0, which is no more than any share
+
+
+def twins(source: Source, job_ids: Sequence[int]) -> list[Twin]:
+    """Rows that are in `job` now under these ids (sorted). Args are read: the caller keeps the list short."""
+    arg = cast(job.arg, LargeBinary) if source.is_sqlite else job.arg
+    found: list[Twin] = []
+    for part in id_lists(source, job_ids):
+        query = select(job.id, job.func_id, job.enqueue_time, arg).where(among(part))
+        with source.reading() as connection:
+            found += [Twin._make(row) for row in connection.execute(query, execution_options=UNCACHED)]
+    return found

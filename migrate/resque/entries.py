@@ -1,0 +1,98 @@
+"""Every entry of a live Resque that may hold a job, each once, in the order in which a job goes its way. Reads only.
+
+Lists are read from the tail: workers pop at the head. Pushes meanwhile shift what was read towards the head, so each
+page begins with the last entries of the one before, which tell where to go on: what is met twice would look doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from migrate.resque.looking import Place
+from migrate.resque.target import Target
+
+#: Bytes that one page should bring, and the entries that it may have.
+PAGE_BYTES = 1024 * 1024
+FIRST_PAGE_ENTRIES = 100
+MOST_PAGE_ENTRIES = 4000
+#: Entries of a page by which the next one finds its beginning.
+ANCHOR_ENTRIES = 8
+
+
+class Entry(NamedTuple):
+    """One entry of a list, or one worker's note."""
+
+    text: bytes
+    place: Place
+    where: str  #: the queue, the second that it is due, the worker, or the name of a list
+
+
+def everything(target: Target) -> Iterator[Entry]:
+    """Delayed, queues, what workers are at, failures. A job that moves on meanwhile is met twice, never missed."""
+    keys = target.keys
+    with target.commands() as client:
+        seconds: list[bytes] = client.zrange(keys.schedule, 0, -1)  # type: ignore[assignment]
+    for second in seconds:
+        if second.isdigit():
+            yield from _list(target, keys.delayed(int(second)), Place.DELAYED, second.decode())
+    yield from _list(target, keys.unscheduled, Place.DELAYED, "unscheduled")
+    with target.commands() as client:
+        queues: Iterable[bytes] = client.smembers(keys.queues)  # type: ignore[assignment]
+    for queue in sorted(queues):
+        name = queue.decode("utf-8", "surrogateescape")
+        yield from _list(target, keys.queue(name), Place.QUEUED, name)
+    with target.commands() as client:
+        workers: Iterable[bytes] = client.smembers(keys.workers)  # type: ignore[assignment]
+    for worker in sorted(workers):
+        name = worker.decode("utf-8", "surrogateescape")
+        with target.commands() as client:
+            note: bytes | None = client.get(keys.worker(name))  # type: ignore[assignment]
+        if note is not None:
+            yield Entry(note, Place.WORKING, name)
+    yield from _list(target, keys.failed, Place.FAILED, "failed")
+
+
+def _list(target: Target, key: bytes, place: Place, where: str) -> Iterator[Entry]:
+    for text in from_tail(target, key):
+        yield Entry(text, place, where)
+
+
+def from_tail(target: Target, key: bytes) -> Iterator[bytes]:
+    """A list's entries from the tail, each once; in doubt (somebody took entries out of its middle) some twice."""
+    read = 0
+    wanted = FIRST_PAGE_ENTRIES
+    anchor: list[bytes] = []
+    while True:
+        first = read - len(anchor)
+        with target.commands() as client:
+            page: list[bytes] = client.lrange(key, -first - wanted - len(anchor), -first - 1)  # type: ignore[assignment]
+        page.reverse()
+        is_last = len(page) < wanted + len(anchor)
+        fresh = _behind(anchor, page)
+        yield from page[fresh:]
+        if is_last:
+            return
+        read = first + len(page)
+        anchor = page[-ANCHOR_ENTRIES:]
+        mean = sum(map(len, page)) // len(page) + 1
+        wanted = max(1, min(MOST_PAGE_ENTRIES, PAGE_BYTES // mean))
+
+
+def _behind(anchor: list[bytes], page: list[bytes]) -> int:
+    """Where in the page begins what wasn't read yet: behind the anchor, which pushes have shifted into it.
+
+    Found nowhere: pushes have shifted it by more than a page (then all of it was read, and the next page will tell),
+    or entries were taken out; better to read them twice than to miss one.
+    """
+    if page[: len(anchor)] == anchor:
+        return len(anchor)
+    if not anchor:
+        return 0
+    for start in range(len(page) - len(anchor) + 1):
+        if page[start] == anchor[0] and page[start : start + len(anchor)] == anchor:
+            return start + len(anchor)
+    for last in range(len(anchor) - 1, -1, -1):  # some of them were taken out or popped
+        if anchor[last] in page:
+            return page.index(anchor[last]) + 1
+    return 0

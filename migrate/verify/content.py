@@ -1,0 +1,76 @@
+"""What a job is, as one number: decoded values in one spelling, hashed. Pure.
+
+Both sides come here as decoded values and by readers that the copier doesn't use (Python's own `json`, the second
+readers of `migrate/qudo/serializers`), so equal numbers mean that a worker sees what Qudo's worker would have seen.
+1, 1.0, true and "1" are four values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+#: What a payload's key `qudo` tells besides the identity.
+ORIGIN_KEYS = ("source", "id", "uniqkey", "priority", "retry_cnt", "enqueue_time")
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_encode_odd = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+#: Stands for NaN and its like, which no JSON may hold: half a surrogate pair, so that no real text is equal to it.
+_NO_NUMBER = "\udfff"
+
+_decode = json.JSONDecoder(parse_constant=lambda name: _NO_NUMBER + name).decode
+
+_UNSIGNED = (1 << 64) - 1
+
+
+def decoded(text: bytes) -> Any:
+    """The value of an entry. Raises ValueError for what is no JSON, or deeper than any job that crossed."""
+    try:
+        return _decode(text.decode())
+    except UnicodeDecodeError:
+        # A Perl worker's last words may be in any character set; the job that it tells of is there all the same.
+        return decoded(text.decode("utf-8", "replace").encode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def spelling(value: object) -> bytes:
+    """One spelling for each decoded value."""
+    try:
+        return _encode(value)
+    except (UnicodeEncodeError, RecursionError):  # half a surrogate pair, which msgspec refuses to write
+        return _encode_odd(value).encode()
+
+
+def work_number(class_: object, args: object) -> int:
+    """64 bits for what a worker runs: class and args. The same in one process only."""
+    return hash(spelling((class_, args))) & _UNSIGNED
+
+
+def job_number(class_: object, args: object, origin: Mapping[str, object], queue_number: int) -> int:
+    """64 bits for all of a job that must have crossed unchanged: class, args, where it came from, its queue."""
+    get = origin.get
+    told = (
+        class_,
+        args,
+        get("source"),
+        get("id"),
+        get("uniqkey"),
+        get("priority"),
+        get("retry_cnt"),
+        get("enqueue_time"),
+    )
+    return (hash(spelling(told)) ^ queue_number) & _UNSIGNED
+
+
+class QueueNumbers(dict[object, int]):
+    """A queue's name -> 64 bits, made when first met."""
+
+    def __missing__(self, queue: object) -> int:
+        number = hash(("queue", queue)) if isinstance(queue, str) else hash(("no queue", spelling(queue)))
+        self[queue if isinstance(queue, str) else None] = number
+        return number

@@ -1,0 +1,164 @@
+"""Promises 1 to 3: a migrator that is killed at any step leaves nothing that one clean run doesn't put right."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from migrate.failpoints import POINTS, VARIABLE
+from tests.faults.accounting import Books
+from tests.integration.conftest import Run
+from tests.resque_app import Resque, ResqueWorker
+from tests.servers import Database
+from tests.servers.command import Cli
+
+#: Jobs of one chunk: a backlog is several chunks, so that a point is passed several times.
+BATCH_SIZE = "20"
+
+
+class Stage(NamedTuple):
+    """Where a story is played."""
+
+    database: Database
+    books: Books
+    cli: Cli
+    run: Run
+    resque: Resque
+
+    def kill_at(self, point: str, at: int = 1) -> None:
+        """Run until the point kills it. A kill that never fires is a failure."""
+        self.cli.env[VARIABLE] = f"{point}=kill@{at}"
+        result = self.cli("run", "--json", "--batch-size", BATCH_SIZE)
+        assert result.status == -signal.SIGKILL, f"{point} was not passed {at} times\n{result.stdout}{result.stderr}"
+        del self.cli.env[VARIABLE]
+
+
+Story = Callable[[Stage], None]
+
+
+def backlog(stage: Stage) -> None:
+    """Jobs of three priorities, some delayed, some with a uniqkey."""
+    stage.books.fill(90, priorities=3)
+    stage.books.fill(5, run_after=1000)
+    stage.books.fill(5, "Worker::Keyed", uniqkey="key-{n}", priorities=2)
+
+
+def large_jobs(stage: Stage) -> None:
+    """One chunk that takes two calls of the hand-off script: its args have room in 4 MiB, its payloads have not."""
+    stage.books.fill(4, arg_bytes=1_048_570)
+
+
+def moved_and_left(stage: Stage) -> None:
+    """A backlog of which a killed migrator has moved two chunks and handed off none, or one."""
+    backlog(stage)
+    stage.kill_at("move.committed" if stage.database.transactional else "leasing.ready", 2)
+
+
+def failures(stage: Stage) -> None:
+    """More failures than one push and one mark carry."""
+    stage.books.fill(10)
+    stage.books.log_failures(250)
+
+
+def key_that_is_over(stage: Stage) -> None:
+    """Two jobs wait for the keys of jobs that a Resque worker has done."""
+    for number in range(2):
+        stage.books.enqueue(uniqkey=f"key-{number}")
+    stage.run()
+    for number in range(2):
+        stage.books.note_taken(ResqueWorker(stage.resque).pop("worker_mail").payload)
+        stage.books.enqueue(uniqkey=f"key-{number}")
+
+
+class Kill(NamedTuple):
+    """One way to die."""
+
+    engine: str
+    point: str
+    at: int  #: which pass of the point
+    story: Story = backlog
+
+
+def _kills() -> Iterator[Kill]:
+    for step in ("locked", "recorded", "copied", "deleted", "committed"):
+        yield Kill("innodb", f"move.{step}", 1)
+        yield Kill("innodb", f"move.{step}", 3)
+        yield Kill("sqlite", f"move.{step}", 2)
+    for step in ("claimed", "recorded", "copied", "deleted", "ready"):
+        yield Kill("myisam", f"leasing.{step}", 1)
+        yield Kill("myisam", f"leasing.{step}", 3)
+    for step in ("begun", "part", "done"):
+        yield Kill("innodb", f"handoff.{step}", 1)
+        yield Kill("myisam", f"handoff.{step}", 3)
+        yield Kill("innodb", f"handoff.{step}", 1, moved_and_left)
+    yield Kill("sqlite", "handoff.done", 2)
+    yield Kill("innodb", "handoff.part", 1, large_jobs)
+    for engine in ("innodb", "myisam", "sqlite"):
+        yield Kill(engine, "recover.found", 1, moved_and_left)
+    yield Kill("myisam", "leasing.deleted", 1, moved_and_left)
+    yield Kill("innodb", "fence.proved", 1)
+    yield Kill("myisam", "chunks.dropped", 1)
+    yield Kill("sqlite", "chunks.dropped", 1)
+    for point in ("failures.entered", "failures.marked"):
+        yield Kill("innodb", point, 1, failures)
+        yield Kill("myisam", point, 2, failures)
+    yield Kill("sqlite", "failures.marked", 1, failures)
+    for step in ("created", "registered", "bound"):
+        yield Kill("innodb", f"binding.{step}", 1)
+        yield Kill("myisam", f"binding.{step}", 1)
+    yield Kill("innodb", "pending.released", 1, key_that_is_over)
+    yield Kill("myisam", "pending.released", 2, key_that_is_over)
+
+
+KILLS = list(_kills())
+
+
+@pytest.mark.parametrize(
+    ("database", "kill"),
+    [(kill.engine, kill) for kill in KILLS],
+    ids=[f"{kill.engine}-{kill.point}-{kill.at}-{kill.story.__name__}" for kill in KILLS],
+    indirect=["database"],
+)
+def test_each_job_crosses_once_after_a_kill_at(
+    kill: Kill, database: Database, books: Books, cli: Cli, run: Run, resque: Resque
+) -> None:
+    stage = Stage(database, books, cli, run, resque)
+    order = {} if kill.story in (key_that_is_over, moved_and_left) else None
+    kill.story(stage)
+    order = books.order() if order is None else order
+
+    stage.kill_at(kill.point, kill.at)
+    books.check_safe()
+    report = run()
+
+    assert report.complete
+    books.check_all_crossed()
+    books.check_order(order)
+
+
+def test_a_kill_is_tried_at_every_point() -> None:
+    """Each of the tests above fails when its kill doesn't happen: so every point is really passed."""
+    assert {kill.point for kill in KILLS} == set(POINTS)
+
+
+@pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
+def test_a_chain_of_kills_needs_no_clean_run_in_between(
+    database: Database, books: Books, cli: Cli, run: Run, resque: Resque
+) -> None:
+    stage = Stage(database, books, cli, run, resque)
+    books.fill(300, priorities=2)
+    order = books.order()
+    points = ["move.committed", "recover.found", "handoff.begun", "move.deleted", "handoff.done", "move.locked"]
+    if not database.transactional:
+        points = ["leasing.copied", "leasing.deleted", "recover.found", "leasing.claimed", "handoff.begun", "leasing.ready"]
+
+    for point in points:
+        stage.kill_at(point)
+        books.check_safe()
+    run()
+
+    books.check_all_crossed()
+    books.check_order(order)
