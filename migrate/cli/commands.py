@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +31,14 @@ from migrate.engine.pause import PauseResult
 from migrate.engine.plan import plan as engine_plan
 from migrate.engine.purge import PurgeOptions, parse_age
 from migrate.engine.purge import purge as engine_purge
+from migrate.engine.recover import RecoverResult, RedisLost
+from migrate.engine.recover import recover as engine_recover
 from migrate.engine.rehearse import rehearse as engine_rehearse
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
 from migrate.engine.throttling import parse_max_load, parse_rate
 from migrate.engine.where import where as engine_where
-from migrate.errors import UsageError
+from migrate.errors import Refused, UsageError
 from migrate.resque.dialects import Dialect
 from migrate.worker.scheduler import ScheduleResult
 from migrate.worker.scheduler import schedule as worker_schedule
@@ -45,7 +48,7 @@ PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="W
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, status, pause, resume, where, purge, schedule, demo):
+    for command in (init, plan, rehearse, run, status, pause, resume, where, purge, recover, schedule, demo):
         app.command()(command)
 
 
@@ -311,6 +314,41 @@ def purge(
         printing.print_json(result)
     else:
         show.show_purge(result)
+    raise typer.Exit(result.exit_status)
+
+
+def recover(
+    context: typer.Context,
+    redis_lost: Annotated[RedisLost, typer.Option(help="What becomes of the jobs that the lost Redis had.")],
+    old_target: Annotated[
+        str | None, typer.Option(metavar="URL", help="The Redis that was replaced: it is made invalid, if reached.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Act without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """After Redis was lost, emptied, restored from an old copy or replaced: say the consequences, then act."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+
+    def act(*, dry: bool) -> RecoverResult:
+        return engine_recover(configuration, configuration.source, redis_lost, old_target=old_target, dry_run=dry)
+
+    result = act(dry=True)
+    if not dry_run and result.exit_status == 0 and not yes:
+        show.show_recover(result, to_stderr=True)
+        yes = sys.stdin.isatty() and typer.confirm("Act?", err=True)
+        if not yes:
+            raise Refused("nothing was done", advice="add --yes to act")
+    if not dry_run and result.exit_status == 0:
+        result = act(dry=False)
+    if options.json:
+        printing.print_json(result)
+    else:
+        show.show_recover(result)
     raise typer.Exit(result.exit_status)
 
 

@@ -6,6 +6,7 @@ from rich.markup import escape
 
 from migrate.cli.printing import (
     SHOWN_JOBS,
+    error_console,
     output_console,
     print_errors,
     print_findings,
@@ -15,6 +16,7 @@ from migrate.cli.printing import (
 )
 from migrate.engine.pause import PauseResult
 from migrate.engine.purge import PurgeResult
+from migrate.engine.recover import RecoverResult
 from migrate.engine.results import RehearsalResult, RunResult
 from migrate.engine.where import Story
 
@@ -104,6 +106,19 @@ def show_purge(result: PurgeResult) -> None:
     console.print(table("Outbox rows", columns, rows))
     for reason in result.ignored:
         console.print(f"[yellow]--force ignored:[/] {escape(reason)}", soft_wrap=True)
+    print_errors(console, result.errors)
+    print_next(console, result.next)
+
+
+def show_recover(result: RecoverResult, *, to_stderr: bool = False) -> None:
+    """The consequences, and how many jobs they concern."""
+    console = error_console() if to_stderr else output_console()
+    verb = "would be" if result.dry_run else "are"
+    what = {"hand-off": f"{verb} handed off again", "hold": f"{verb} held"}[result.redis_lost]
+    rows = [(each.name, each.jobs, each.problem or "-") for each in result.sources]
+    console.print(table("", ("source", f"jobs that {what}", "what was wrong"), rows))
+    for consequence in result.consequences:
+        console.print(f"  · {escape(consequence)}", soft_wrap=True)
     print_errors(console, result.errors)
     print_next(console, result.next)
 

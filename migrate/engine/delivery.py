@@ -103,8 +103,8 @@ class Delivery:
         with self._source.reading() as connection:
             records = outbox.chunks_in_order(connection)
         for record in records:
-            if record.state is outbox.ChunkState.MOVING:
-                continue  # another migrator is at it, or has just died: the next pass settles it
+            if record.state is not outbox.ChunkState.READY:
+                continue  # moving: another migrator is at it, or has just died, and the next pass settles it; or held
             pushed = Pushed(0, frozenset())
             if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) < record.jobs:
                 reach("recover.found")
@@ -163,7 +163,7 @@ class Delivery:
                 ) from error
             for record in page:
                 done = ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq)
-                if done < record.jobs:
+                if done < record.jobs and record.state is not outbox.ChunkState.HELD:
                     held_back = (record.batch, record.first_seq) in self._held_back
                     paused += held_back
                     deliverable += not held_back

@@ -141,7 +141,8 @@ class Drain:
         for recovered in self._delivery.recover():
             record, pushed = recovered
             self._settling.recovered(record, pushed.new, len(pushed.held_back), lambda: self._moved_seqs(record))  # noqa: B023
-            self._patience.succeeded()
+            if pushed.new:  # merely reading proves nothing: a Redis that is full or read-only answers reads for ever
+                self._patience.succeeded()
 
     def _moved_seqs(self, record: Chunk) -> set[int]:
         with self._source.reading() as connection:

@@ -12,6 +12,8 @@ from migrate.errors import Contention, Interrupted, Unavailable
 #: Seconds: the first pause, and the longest.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
+#: Seconds without success for which a deadlock is tried again without a word; a wait for locks lasts longer.
+SILENT_SECONDS = 1.0
 
 
 class Patience:
@@ -29,6 +31,7 @@ class Patience:
         self._say = say
         self._clock = clock
         self._failing_since: float | None = None
+        self._succeeded_at = clock()
         self._pause = FIRST_PAUSE_SECONDS
 
     def succeeded(self) -> None:
@@ -36,6 +39,7 @@ class Patience:
         if self._failing_since is not None:
             self._say("")
         self._failing_since = None
+        self._succeeded_at = self._clock()
         self._pause = FIRST_PAUSE_SECONDS
 
     def failed(self, error: Unavailable) -> None:
@@ -46,7 +50,7 @@ class Patience:
         waited = now - self._failing_since
         if waited >= self._retry_for:
             raise error
-        if not isinstance(error, Contention):
+        if not isinstance(error, Contention) or now - self._succeeded_at >= SILENT_SECONDS:
             self._say(f"{error.message}; waiting, {self._retry_for - waited:.0f} s left")
         # A little randomness keeps several migrators from returning at the same instant.
         pause = min(self._pause, self._retry_for - waited + 0.01) * random.uniform(0.7, 1.0)  # noqa: S311

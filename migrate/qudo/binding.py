@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from migrate.qudo import tables
@@ -40,6 +40,15 @@ def bind(source: Source, target_id: str) -> str:
     """Remember the target id unless one is remembered; returns the one that holds."""
     with source.writing() as connection:
         return _settle(connection, _TARGET, target_id)
+
+
+def rebind(source: Source, target_id: str, beat: int) -> None:
+    """Belong to another target, or to the same one in another state, from now on: a person has decided so."""
+    with source.writing() as connection:
+        connection.execute(delete(tables.meta).where(meta.name.in_([_TARGET, _BEAT])))
+        connection.execute(
+            insert(tables.meta), [{"name": _TARGET, "value": target_id}, {"name": _BEAT, "value": str(beat)}]
+        )
 
 
 def _settle(connection: Connection, name: str, value: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
-from sqlalchemy import Connection, LargeBinary, and_, cast, delete, func, select, update
+from sqlalchemy import Connection, LargeBinary, and_, cast, delete, false, func, select, update
 
 from migrate.errors import Contention
 from migrate.failpoints import reach
@@ -124,6 +124,8 @@ def settle(source: Source) -> int:
     Reads the whole table once (no index serves the lease): for the start and for reconnects, not for every pass.
     """
     with _lock(source) as connection:
+        # The right to delete is proved before any row is claimed: without it, claimed rows would keep their far lease.
+        connection.execute(delete(tables.job).where(false()))
         settled = 0
         for record in outbox.chunks_in_order(connection):
             if record.state is ChunkState.MOVING:

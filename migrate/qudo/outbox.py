@@ -5,7 +5,7 @@ Undelivered rows are found by what they are (a chunk record that stands), never 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from migrate.jobs import Identity, QudoJob
 from migrate.qudo import tables
 from migrate.qudo.source import Source
 
+#: Rows that one record covers which `rebuild_chunks` writes.
+ROWS_PER_REBUILT_CHUNK = 5000
+
 outbox = tables.outbox.c
 chunk = tables.chunk.c
 
@@ -25,6 +28,7 @@ class ChunkState(IntEnum):
 
     READY = 0  #: gone from `job`: may be handed off
     MOVING = 1  #: copies of claimed rows that are still in `job` (engines without transactions): never handed off
+    HELD = 2  #: held back by `recover --redis-lost hold`, until a person decides otherwise
 
 
 class Chunk(NamedTuple):
@@ -192,6 +196,12 @@ def moved_seqs(connection: Connection, record: Chunk) -> set[int]:
     return {int(seq) for seq in connection.execute(select(outbox.seq).where(_within(record))).scalars()}
 
 
+def seqs_of(connection: Connection, batch: int) -> list[int]:
+    """The seqs of all rows of a batch."""
+    query = select(outbox.seq).where(outbox.batch == batch).order_by(outbox.seq)
+    return [int(seq) for seq in connection.execute(query).scalars()]
+
+
 def discard_chunks(source: Source, settled: Sequence[Chunk]) -> None:
     """Delete the records of chunks whose every bit is set and durable. Safe to repeat."""
     for start in range(0, len(settled), 200):
@@ -211,3 +221,27 @@ def counts(connection: Connection) -> tuple[int, int]:
     rows = connection.execute(select(func.count()).select_from(tables.outbox)).scalar_one()
     recorded = connection.execute(select(func.coalesce(func.sum(chunk.jobs), 0))).scalar_one()
     return int(rows), int(recorded)
+
+
+def rebuild_chunks(source: Source, batch: int, lacking: Callable[[int], bool], state: ChunkState) -> int:
+    """Replace the chunk records of a batch by new ones of all its rows that `lacking` says of; how many rows.
+
+    One transaction: recovery finds either the old records or the new ones. Safe to repeat.
+    """
+    with source.writing() as connection:
+        connection.execute(delete(tables.chunk).where(chunk.batch == batch))
+        query = select(outbox.seq, outbox.moved_at).where(outbox.batch == batch).order_by(outbox.seq)
+        rows = [(int(row[0]), int(row[1])) for row in connection.execute(query) if lacking(int(row[0]))]
+        for start in range(0, len(rows), ROWS_PER_REBUILT_CHUNK):
+            part = rows[start : start + ROWS_PER_REBUILT_CHUNK]
+            connection.execute(
+                insert(tables.chunk).values(
+                    batch=batch,
+                    first_seq=part[0][0],
+                    last_seq=part[-1][0],
+                    jobs=len(part),
+                    state=int(state),
+                    moved_at_us=part[0][1] * 1_000_000 + start // ROWS_PER_REBUILT_CHUNK,
+                )
+            )
+    return len(rows)

@@ -6,7 +6,7 @@ Reads only. Each page is a statement of its own, so no snapshot outlives it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import LargeBinary, Select, and_, case, cast, func, null, or_, select
 
@@ -90,11 +90,16 @@ def pages(source: Source) -> Iterator[list[MovedRow]]:
         rows_wanted = max(FEWEST_PAGE_ROWS, min(MOST_PAGE_ROWS, PAGE_BYTES // (2 * mean + 1)))
 
 
-def page_query(after: Identity, limit: int) -> Select[MovedRow]:
+def page_query(after: Identity, limit: int) -> Select[Any]:
     """The next rows behind an identity: a range of the primary key."""
-    share = max(1024, PAGE_BYTES // limit)
-    length = func.coalesce(func.length(outbox.arg), 0)
-    query: Select[MovedRow] = select(
+    behind = or_(outbox.batch > after.batch, and_(outbox.batch == after.batch, outbox.seq > after.seq))
+    return _columns(limit).where(behind).order_by(outbox.batch, outbox.seq).limit(limit)
+
+
+def _columns(rows: int) -> Select[Any]:
+    """The columns of a page of so many rows: large args stay out, so that a page is bounded in bytes."""
+    share = max(1024, PAGE_BYTES // rows)
+    return select(
         outbox.batch,
         outbox.seq,
         outbox.decision,
@@ -106,28 +111,29 @@ def page_query(after: Identity, limit: int) -> Select[MovedRow]:
         outbox.run_after,
         outbox.retry_cnt,
         outbox.priority,
-        length,
+        func.coalesce(func.length(outbox.arg), 0),
         case((func.length(outbox.arg) <= share, outbox.arg), else_=null()),
     )
-    return (
-        query.where(or_(outbox.batch > after.batch, and_(outbox.batch == after.batch, outbox.seq > after.seq)))
-        .order_by(outbox.batch, outbox.seq)
-        .limit(limit)
-    )
+
+
+def rows(source: Source, identities: Sequence[Identity]) -> list[MovedRow]:
+    """The rows of these identities, those that are (still) there. At most some hundreds at a time."""
+    if not identities:
+        return []
+    wanted = or_(*(and_(outbox.batch == each.batch, outbox.seq == each.seq) for each in identities))
+    with source.reading() as connection:
+        found = connection.execute(_columns(len(identities)).where(wanted), execution_options=UNCACHED)
+        return [MovedRow._make(row) for row in found]
 
 
 def whole_arg(source: Source, row: MovedRow) -> bytes | None:
     """A row's arg, read by itself where it was too large to come along."""
     if row.arg is not None or not row.arg_bytes:
-        return row.arg if row.arg is not None else (b"" if _is_empty(source, row) else None)
+        return row.arg
     with source.reading() as connection:
         query = select(outbox.arg).where(outbox.batch == row.batch, outbox.seq == row.seq)
         value = connection.execute(query).scalar_one_or_none()
     return None if value is None else bytes(value)
-
-
-def _is_empty(_source: Source, _row: MovedRow) -> bool:
-    return False  # an empty arg comes along: its length is 0, which is no more than any share
 
 
 def twins(source: Source, job_ids: Sequence[int]) -> list[Twin]:

@@ -68,8 +68,11 @@ class Source:
         self.name = name
         try:
             self.url: URL = make_url(url)
-        except ArgumentError as error:
-            raise UsageError(f"source {name}: its url isn't one: {error}") from None
+        except (ArgumentError, ValueError):  # their words can hold a piece of the password
+            raise UsageError(
+                f"source {name}: its url can't be read",
+                advice="write mysql+pymysql://user:password@host:port/database, odd characters as %XX",
+            ) from None
         if self.url.get_backend_name() not in ("mysql", "mariadb", "sqlite"):
             raise UsageError(f"source {name}: {self.url.get_backend_name()}: only mysql, mariadb and sqlite are known")
         self.label = self.url.render_as_string(hide_password=True)
@@ -91,12 +94,24 @@ class Source:
         with database_faults(self.name):
             # A pool of SQLite connections would keep the file open for good; MySQL's are kept for a short while.
             kind: dict[str, Any] = {"poolclass": NullPool} if self.is_sqlite else {"pool_size": 4, "pool_recycle": 60}
-            engine = create_engine(self.url, connect_args=arguments, hide_parameters=True, **kind)
+            try:
+                engine = create_engine(self.url, connect_args=arguments, hide_parameters=True, **kind)
+            except ModuleNotFoundError as error:
+                driver = self.url.get_driver_name()
+                raise UsageError(f"source {self.name}: the driver {driver} isn't installed: {error}") from error
+        event.listen(engine, "do_connect", self._connect)
         if self.is_sqlite:
             _begin_explicitly(engine)
         else:
             event.listen(engine, "connect", self._set_session)
         return engine
+
+    def _connect(self, dialect: Any, _record: object, positional: Any, named: Any) -> Any:
+        """Connect as SQLAlchemy would; options of the url that the driver doesn't know are the operator's mistake."""
+        try:
+            return dialect.connect(*positional, **named)
+        except TypeError as error:
+            raise UsageError(f"source {self.name}: an option in its url: {error}") from error
 
     def _set_session(self, connection: Any, _record: object) -> None:
         """Settings of each new MySQL connection."""

@@ -26,6 +26,23 @@ def claim(target: Target) -> str:
     return held
 
 
+def renew(target: Target) -> tuple[str, int]:
+    """Give this Redis a new id, whatever it had, and a beat of now; returns both. Old ids are refused from then on."""
+    new = secrets.token_hex(8)
+    now = target.now()
+    with target.commands() as client, client.pipeline() as pipe:
+        pipe.set(target.keys.target_id, new)
+        pipe.set(target.keys.beat, now)
+        pipe.execute()
+    return new, now
+
+
+def invalidate(target: Target) -> bool:
+    """Make this Redis no target any more, for any source; False when it was none."""
+    with target.commands() as client:
+        return bool(client.set(target.keys.target_id, f"replaced-{secrets.token_hex(8)}", xx=True))
+
+
 def check_source(target: Target, name: str, source_id: str) -> None:
     """Raise TargetMismatch when the name stands for another source here, or the source for another name."""
     with target.commands() as client:

@@ -67,10 +67,17 @@ def job_number(class_: object, args: object, origin: Mapping[str, object], queue
     return (hash(spelling(told)) ^ queue_number) & _UNSIGNED
 
 
-class QueueNumbers(dict[object, int]):
-    """A queue's name -> 64 bits, made when first met."""
+class QueueNumbers:
+    """A queue's name as a number, to be mixed into a job's."""
 
-    def __missing__(self, queue: object) -> int:
-        number = hash(("queue", queue)) if isinstance(queue, str) else hash(("no queue", spelling(queue)))
-        self[queue if isinstance(queue, str) else None] = number
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def __call__(self, queue: object) -> int:
+        """64 bits, the same for the same queue; what is no name has a number, too."""
+        if not isinstance(queue, str):
+            return hash(("no queue", spelling(queue))) & _UNSIGNED
+        number = self._known.get(queue)
+        if number is None:
+            number = self._known[queue] = hash(("queue", queue)) & _UNSIGNED
         return number

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pytest
 
 from migrate.failpoints import POINTS, VARIABLE
-from tests.faults.accounting import Books
+from tests.faults.accounting import Books, Token
 from tests.integration.conftest import Run
 from tests.resque_app import Resque, ResqueWorker
 from tests.servers import Database
@@ -36,34 +36,41 @@ class Stage(NamedTuple):
         del self.cli.env[VARIABLE]
 
 
-Story = Callable[[Stage], None]
+Order = Mapping[str, Sequence[Token]]
+
+#: What there is before the kill; returns the order in which the jobs must be queued in the end.
+Story = Callable[[Stage], Order]
 
 
-def backlog(stage: Stage) -> None:
+def backlog(stage: Stage) -> Order:
     """Jobs of three priorities, some delayed, some with a uniqkey."""
     stage.books.fill(90, priorities=3)
     stage.books.fill(5, run_after=1000)
     stage.books.fill(5, "Worker::Keyed", uniqkey="key-{n}", priorities=2)
+    return stage.books.order()
 
 
-def large_jobs(stage: Stage) -> None:
+def large_jobs(stage: Stage) -> Order:
     """One chunk that takes two calls of the hand-off script: its args have room in 4 MiB, its payloads have not."""
     stage.books.fill(4, arg_bytes=1_048_570)
+    return stage.books.order()
 
 
-def moved_and_left(stage: Stage) -> None:
+def moved_and_left(stage: Stage) -> Order:
     """A backlog of which a killed migrator has moved two chunks and handed off none, or one."""
-    backlog(stage)
+    order = backlog(stage)
     stage.kill_at("move.committed" if stage.database.transactional else "leasing.ready", 2)
+    return order
 
 
-def failures(stage: Stage) -> None:
+def failures(stage: Stage) -> Order:
     """More failures than one push and one mark carry."""
     stage.books.fill(10)
     stage.books.log_failures(250)
+    return stage.books.order()
 
 
-def key_that_is_over(stage: Stage) -> None:
+def keys_that_are_over(stage: Stage) -> Order:
     """Two jobs wait for the keys of jobs that a Resque worker has done."""
     for number in range(2):
         stage.books.enqueue(uniqkey=f"key-{number}")
@@ -71,6 +78,7 @@ def key_that_is_over(stage: Stage) -> None:
     for number in range(2):
         stage.books.note_taken(ResqueWorker(stage.resque).pop("worker_mail").payload)
         stage.books.enqueue(uniqkey=f"key-{number}")
+    return stage.books.order()
 
 
 class Kill(NamedTuple):
@@ -83,34 +91,33 @@ class Kill(NamedTuple):
 
 
 def _kills() -> Iterator[Kill]:
-    for step in ("locked", "recorded", "copied", "deleted", "committed"):
-        yield Kill("innodb", f"move.{step}", 1)
-        yield Kill("innodb", f"move.{step}", 3)
+    for step, at in (("locked", 1), ("recorded", 3), ("copied", 1), ("deleted", 3), ("committed", 1)):
+        yield Kill("innodb", f"move.{step}", at)
+    for step in ("copied", "deleted", "committed"):
         yield Kill("sqlite", f"move.{step}", 2)
-    for step in ("claimed", "recorded", "copied", "deleted", "ready"):
-        yield Kill("myisam", f"leasing.{step}", 1)
-        yield Kill("myisam", f"leasing.{step}", 3)
-    for step in ("begun", "part", "done"):
-        yield Kill("innodb", f"handoff.{step}", 1)
-        yield Kill("myisam", f"handoff.{step}", 3)
-        yield Kill("innodb", f"handoff.{step}", 1, moved_and_left)
-    yield Kill("sqlite", "handoff.done", 2)
+    for step, at in (("claimed", 1), ("recorded", 3), ("copied", 1), ("deleted", 3), ("ready", 1)):
+        yield Kill("myisam", f"leasing.{step}", at)
+    yield Kill("myisam", "leasing.claimed", 3)
+    yield Kill("myisam", "leasing.deleted", 1, moved_and_left)
+    yield Kill("innodb", "handoff.begun", 1)
+    yield Kill("myisam", "handoff.begun", 3)
     yield Kill("innodb", "handoff.part", 1, large_jobs)
+    yield Kill("innodb", "handoff.part", 1, moved_and_left)
+    yield Kill("innodb", "handoff.done", 3)
+    yield Kill("sqlite", "handoff.done", 2)
     for engine in ("innodb", "myisam", "sqlite"):
         yield Kill(engine, "recover.found", 1, moved_and_left)
-    yield Kill("myisam", "leasing.deleted", 1, moved_and_left)
     yield Kill("innodb", "fence.proved", 1)
     yield Kill("myisam", "chunks.dropped", 1)
-    yield Kill("sqlite", "chunks.dropped", 1)
-    for point in ("failures.entered", "failures.marked"):
-        yield Kill("innodb", point, 1, failures)
-        yield Kill("myisam", point, 2, failures)
-    yield Kill("sqlite", "failures.marked", 1, failures)
-    for step in ("created", "registered", "bound"):
-        yield Kill("innodb", f"binding.{step}", 1)
-        yield Kill("myisam", f"binding.{step}", 1)
-    yield Kill("innodb", "pending.released", 1, key_that_is_over)
-    yield Kill("myisam", "pending.released", 2, key_that_is_over)
+    yield Kill("innodb", "failures.entered", 1, failures)
+    yield Kill("myisam", "failures.entered", 2, failures)
+    yield Kill("innodb", "failures.marked", 1, failures)
+    yield Kill("sqlite", "failures.marked", 2, failures)
+    yield Kill("innodb", "binding.created", 1)
+    yield Kill("myisam", "binding.registered", 1)
+    yield Kill("sqlite", "binding.bound", 1)
+    yield Kill("innodb", "pending.released", 1, keys_that_are_over)
+    yield Kill("myisam", "pending.released", 2, keys_that_are_over)
 
 
 KILLS = list(_kills())
@@ -126,9 +133,7 @@ def test_each_job_crosses_once_after_a_kill_at(
     kill: Kill, database: Database, books: Books, cli: Cli, run: Run, resque: Resque
 ) -> None:
     stage = Stage(database, books, cli, run, resque)
-    order = {} if kill.story in (key_that_is_over, moved_and_left) else None
-    kill.story(stage)
-    order = books.order() if order is None else order
+    order = kill.story(stage)
 
     stage.kill_at(kill.point, kill.at)
     books.check_safe()

@@ -205,7 +205,7 @@ def test_a_dead_mysql_does_not_keep_the_other_source_from_draining(
     assert resque.ids() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("command", ["run", "rehearse", "run --dry-run", "where main:1"])
+@pytest.mark.parametrize("command", ["run", "rehearse", "run --dry-run"])
 def test_a_dead_redis_ends_at_once_with_3(
     command: str, shop: MariaDBDatabase, write_config: WriteConfig, cli: Cli
 ) -> None:
@@ -215,13 +215,11 @@ def test_a_dead_redis_ends_at_once_with_3(
     assert line.startswith("target redis://127.0.0.1:1/0: can't be reached: ")
 
 
-def test_what_is_no_redis_and_what_is_no_mysql_end_with_3(
+def test_what_is_no_redis_ends_with_3(
     shop: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
 ) -> None:
     write_config([shop], f"redis://127.0.0.1:{shop.server.port}/0")
     assert refused(cli, 3).startswith(f"target redis://127.0.0.1:{shop.server.port}/0: ")
-    write_config({"main": f"mysql+pymysql://u:p@127.0.0.1:{redis_server.port}/qudo"}, redis_server)
-    assert refused(cli, 3).startswith("source main: ")
 
 
 def test_a_redis_that_evicts_jobs_is_refused(
@@ -247,9 +245,10 @@ def test_a_read_only_replica_is_refused(
 def test_a_read_only_mysql_ends_with_3(
     redis_server: RedisServer, write_config: WriteConfig, cli: Cli, run: Run
 ) -> None:
-    with MariaDB(read_only=True) as server:
+    with MariaDB() as server:
         database = server.create_database()
         fill(database, 3)
+        database.execute("SET GLOBAL read_only = ON")
         write_config([database], redis_server)
         with nothing_written(database):
             assert "read-only" in refused(cli, 3, "--retry-for", "1")
@@ -271,8 +270,17 @@ def test_without_the_right_to_create_our_tables_nothing_is_touched(
     assert "qudo-migrate init --print-ddl" in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("lacking", ["SELECT", "INSERT", "DELETE", "UPDATE"])
-@pytest.mark.parametrize("engine", ["InnoDB", "MyISAM"])
+@pytest.mark.parametrize(
+    ("engine", "lacking"),
+    [
+        ("InnoDB", "SELECT"),
+        ("InnoDB", "INSERT"),
+        ("InnoDB", "DELETE"),
+        ("MyISAM", "INSERT"),
+        ("MyISAM", "DELETE"),
+        ("MyISAM", "UPDATE"),
+    ],
+)
 def test_an_account_that_lacks_a_right_moves_nothing_and_loses_nothing(
     engine: str,
     lacking: str,
@@ -292,7 +300,7 @@ def test_an_account_that_lacks_a_right_moves_nothing_and_loses_nothing(
     line = refused(cli, 2)
 
     assert line.startswith("source main: ")
-    assert f"{lacking} command denied" in line or "denied" in line
+    assert f"{lacking} command denied" in line
     assert job_rows(database) == rows
     assert resque.jobs() == []
     write_config([database], redis_server)

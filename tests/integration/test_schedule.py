@@ -55,9 +55,8 @@ def text_of(queue: str, *args: object) -> bytes:
 
 def queued(resque: Resque) -> int:
     """How many jobs are in queues now. Not by SCAN, which may name a key twice while others come and go."""
-    names = resque.client.smembers("resque:queues")
-    lengths: list[Any] = [resque.client.llen(b"resque:queue:" + name) for name in names]
-    return sum(lengths)
+    client: Any = resque.client
+    return sum(client.llen(resque.key(f"queue:{name.decode()}")) for name in client.smembers(resque.key("queues")))
 
 
 def texts(resque: Resque, queue: str) -> list[bytes]:

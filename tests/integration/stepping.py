@@ -1,0 +1,133 @@
+"""A migrator by hand: each step of the protocol by the real functions, one at a time; it may die at any point."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pytest
+
+from migrate.config import Config, Route, TargetConfig
+from migrate.engine import binding, delivery, over
+from migrate.engine.batches import Batches
+from migrate.engine.choosing import Chooser, Prepared
+from migrate.engine.delivery import Delivery, Recovered
+from migrate.engine.pacing import ChunkSize
+from migrate.engine.pausing import PauseWatch
+from migrate.engine.results import Tally
+from migrate.engine.routing import Routing
+from migrate.engine.stopping import Stop
+from migrate.engine.survey import Survey
+from migrate.jobs import Identity, ResqueJob
+from migrate.qudo import leasing, moving, outbox
+from migrate.qudo.binding import Binding
+from migrate.qudo.moving import Moved
+from migrate.qudo.source import Source
+from migrate.resque import durability, handoff
+from migrate.resque.target import Target
+
+#: The modules that have points at which a process can die.
+_MODULES_WITH_POINTS = (moving, leasing, outbox, handoff, durability, delivery, over)
+
+
+class Died(BaseException):
+    """The process is gone: nothing of ours may catch this."""
+
+
+@contextlib.contextmanager
+def dying_at(point: str | None, at: int = 1) -> Iterator[None]:
+    """Die at the `at`th pass of a point of `migrate.failpoints`; what was open is rolled back, as by a server."""
+    passes = 0
+
+    def reach(name: str) -> None:
+        nonlocal passes
+        passes += name == point
+        if name == point and passes == at:
+            raise Died(point)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in _MODULES_WITH_POINTS:
+            patch.setattr(module, "reach", reach)
+        yield
+
+
+class Gone(NamedTuple):
+    """Jobs that have left `job` and are still to be pushed, with what the source remembered then."""
+
+    jobs: Sequence[ResqueJob]
+    held: Binding
+
+
+class Migrator:
+    """One process of a source. What it holds in memory is what a crash loses."""
+
+    def __init__(
+        self, url: str, target: Target, *routes: Route, name: str = "main", chunk_rows: int = 1000, bind: bool = True
+    ) -> None:
+        self.source = Source(name, url)
+        self.target = target
+        self._config = Config(TargetConfig("redis://unused"), (), routes)
+        self._chunk_rows = chunk_rows
+        if bind:
+            binding.bind(self.source, target)
+        self.move_chunk = moving.move if self.source.facts().transactional else leasing.move
+        self.forget()
+
+    def forget(self) -> None:
+        """A new process in the place of the old one: nothing in memory, no connection, another batch."""
+        self.source.forget_connections()
+        self.batches = Batches()
+        self.tally = Tally()
+        self.routing = Routing(self.source, self._config)
+        watch = PauseWatch(self.target)
+        self.delivery = Delivery(self.source, self.target, self.routing, watch)
+        size = ChunkSize(self._chunk_rows)
+        self.chooser = Chooser(self.source, self.routing, self.batches, size, self.tally, Stop(), watch=watch)
+
+    def read(self) -> list[list[Prepared]]:
+        """Translated rows that are free now, in chunks."""
+        self.routing.refresh()
+        return list(self.chooser.chunks(None))
+
+    def move(self, chunk: Sequence[Prepared]) -> Moved:
+        """Move one chunk."""
+        candidates = [each.candidate for each in chunk]
+        return self.move_chunk(self.source, chunk[0].job.identity.batch, candidates, self.chooser.decisions)
+
+    def gone(self, chunk: Sequence[Prepared], moved: Moved) -> Gone:
+        """What is to be pushed after a move."""
+        return Gone([each.job for each in chunk if each.candidate.seq in moved.seqs], moved.binding)
+
+    def push(self, gone: Gone) -> int:
+        """Hand off; how many jobs were new to Redis."""
+        return self.delivery.push(gone.jobs, gone.held).new
+
+    def recover(self) -> list[Recovered]:
+        """Finish what any process left half done."""
+        self.routing.refresh()
+        return list(self.delivery.recover())
+
+    def drop_records(self) -> None:
+        """Drop the records of chunks that recovery has met complete, behind the real fence."""
+        self.delivery.forget_delivered()
+
+    def release(self) -> set[Identity]:
+        """Free the uniqkeys of jobs that are over and for which others wait."""
+        self.routing.refresh()
+        waiters = [seen.waiter for seen in Survey(self.source, self.routing, self.tally, Stop()) if seen.waiter]
+        return over.release_over(self.source, self.target, self.routing, [waiter.holder for waiter in waiters])
+
+    def pass_over(self) -> int:
+        """One whole pass: recover, read, move, push; how many jobs left `job`."""
+        self.recover()
+        moved_jobs = 0
+        for chunk in self.read():
+            moved = self.move(chunk)
+            self.push(self.gone(chunk, moved))
+            moved_jobs += len(moved.seqs)
+        return moved_jobs
+
+    def close(self) -> None:
+        """Close its connections to the source."""
+        self.source.close()
