@@ -45,6 +45,17 @@ POINTS = (
     "pending.released",
     "purge.deleted",
     "purge.committed",
+    "rollback.paused",
+    "rollback.claimed",
+    "rollback.taken",
+    "rollback.fenced",
+    "rollback.inserted",
+    "rollback.committed",
+    "rollback.leased",
+    "rollback.noted",
+    "rollback.freed",
+    "rollback.forgotten",
+    "rollback.ended",
 )
 
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "exit": None}

@@ -22,8 +22,12 @@ def mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis for all tests that don't break it. Make your own for those that do."""
-    with RedisServer() as server:
+    """A Redis for all tests that don't break it. Make your own for those that do.
+
+    It syncs each write, so that a run needn't wait two seconds at its end for the disk; tests/integration/
+    test_durability.py has the other policies.
+    """
+    with RedisServer(appendfsync="always") as server:
         yield server
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.cli import printing, show, show_plan, show_status
+from migrate.cli import printing, show, show_plan, show_status, show_verify
 from migrate.cli.options import (
     CommonOptions,
     ConfigOption,
@@ -37,9 +37,12 @@ from migrate.engine.rehearse import rehearse as engine_rehearse
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
 from migrate.engine.throttling import parse_max_load, parse_rate
+from migrate.engine.verify import VerifyOptions
+from migrate.engine.verify import verify as engine_verify
 from migrate.engine.where import where as engine_where
 from migrate.errors import Refused, UsageError
 from migrate.resque.dialects import Dialect
+from migrate.verify import writing
 from migrate.worker.scheduler import ScheduleResult
 from migrate.worker.scheduler import schedule as worker_schedule
 
@@ -48,7 +51,7 @@ PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="W
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, status, pause, resume, where, purge, recover, schedule, demo):
+    for command in (init, plan, rehearse, run, status, pause, resume, verify, where, purge, recover, schedule, demo):
         app.command()(command)
 
 
@@ -216,6 +219,39 @@ def _show_pause(options: CommonOptions, result: PauseResult) -> None:
         printing.print_json(result)
     else:
         show.show_pause(result)
+
+
+def verify(
+    context: typer.Context,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Write report.json and report.html there.")
+    ] = None,
+    expect_idle: Annotated[
+        bool, typer.Option("--expect-idle", help="No worker has run: every job that was handed off must be found.")
+    ] = False,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", help="Findings show the args of jobs that differ: they may be secret.")
+    ] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Compare both sides job by job while both live: nothing lost, doubled or changed? Writes nothing there."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    if report is not None:
+        writing.prepare(report)
+    reporter = options.reporter()
+    with stop_on_signals(lambda: reporter.says("stopping")) as stop:
+        result = engine_verify(configuration, VerifyOptions(expect_idle, show_args), stop, reporter)
+    if report is not None:
+        writing.write(result, report)
+    if options.json:
+        printing.print_json(result)
+    else:
+        show_verify.show_verification(result, report)
+    raise typer.Exit(result.exit_status)
 
 
 def where(

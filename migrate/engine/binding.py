@@ -32,11 +32,6 @@ def check(source: Source, target: Target) -> None:
         _compare(target, source.name, held)
 
 
-def is_bound(target: Target) -> bool:
-    """Whether this Redis holds a migration's ledger at all."""
-    return target_side.read_target_id(target) is not None
-
-
 def _compare(target: Target, name: str, held: source_side.Binding) -> None:
     if held.source_id is not None:
         target_side.check_source(target, name, held.source_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from migrate.config import Config
@@ -25,10 +25,11 @@ from migrate.qudo.outbox_pages import MovedRow
 from migrate.qudo.source import Source
 from migrate.resque.ledger import is_set
 from migrate.verify import content
+from migrate.verify.content import NUMBER
 from migrate.verify.expected import Expected, expected
 from migrate.verify.findings import Findings
 from migrate.verify.look import Look
-from migrate.verify.sightings import NUMBER, PLACE, PLACES, SEVERAL, VISITED
+from migrate.verify.sightings import PLACE, PLACES, SEVERAL, VISITED
 from migrate.verify.words import Kind
 
 #: Differing jobs that the second look examines; of further ones only their number is known.
@@ -74,7 +75,7 @@ class Comparison:
         self._job_states: list[str] = []
         self._codes = bytearray()
 
-    def run(self, tally: Tally, advanced: Advanced) -> None:
+    def run(self, tally: Tally, advanced: Callable[[int], None]) -> None:
         """Look at all rows. Raises Interrupted, and the server's errors."""
         self.routing.refresh()
         has_our_tables = not ddl.lacking(self.source)
@@ -95,7 +96,7 @@ class Comparison:
             self._find_twins(rows)
             advanced(len(rows))
 
-    def _survey(self, tally: Tally, advanced: Advanced, *, has_our_tables: bool) -> None:
+    def _survey(self, tally: Tally, advanced: Callable[[int], None], *, has_our_tables: bool) -> None:
         codes: dict[str, int] = {}
         for seen in Survey(self.source, self.routing, tally, self._stop, has_our_tables=has_our_tables):
             state = seen.state.value
@@ -149,8 +150,8 @@ class Comparison:
                 continue
             self.handed_off += 1
             wanted = self._expected(row)
-            place = PLACES[word & PLACE]
-            if place is not None:
+            if word & PLACE:
+                place = PLACES[(word & PLACE) - 1]
                 counts[place.value] += 1
                 if wanted is None or decided is None or self._number(wanted, decided) != word & NUMBER:
                     self._note_difference(row.identity, func)
@@ -166,13 +167,13 @@ class Comparison:
                         self.mismatched(row.identity, row.job_id, func, "queue: another string")
                     continue
             self.unfound += 1
-            sightings.batch(batch, self.source.name).put(seq, work & NUMBER | VISITED)
+            sightings.batch(batch, self.source.name).put(seq, work | VISITED)
             found = sightings.batches[f"{batch:016x}"]
             counts["consumed"] += 1
 
     @staticmethod
     def _number(wanted: Expected, decided: Decided) -> int:
-        return content.job_number(wanted.class_, wanted.args, wanted.origin, decided.queue_number) & NUMBER
+        return content.job_number(wanted.class_, wanted.args, wanted.origin, decided.queue_number)
 
     def _expected(self, row: MovedRow) -> Expected | None:
         """What Resque must hold for a row; None: it can't be read any more."""
@@ -205,16 +206,12 @@ class Comparison:
     def mismatched(self, identity: Identity, job_id: int | None, func: str, detail: str) -> None:
         """Count and list a job that Resque holds otherwise than Qudo did."""
         self.counts[func]["mismatched"] += 1
-        self._findings.add(
-            Kind.MISMATCHED, detail, source=self.source.name, id=job_id, outbox=identity.text, func=func
-        )
+        self._findings.add(Kind.MISMATCHED, detail, source=self.source.name, id=job_id, outbox=identity.text, func=func)
 
     def duplicated(self, identity: Identity, job_id: int | None, func: str, entries: int, detail: str) -> None:
         """Count and list a job's further copies."""
         self.counts[func]["duplicated"] += entries
-        self._findings.add(
-            Kind.DUPLICATED, detail, source=self.source.name, id=job_id, outbox=identity.text, func=func
-        )
+        self._findings.add(Kind.DUPLICATED, detail, source=self.source.name, id=job_id, outbox=identity.text, func=func)
 
     # --- runnable in Qudo too ----------------------------------------------------------------------------------------
 
@@ -261,10 +258,3 @@ class Comparison:
         """The func under which a row was counted."""
         decided = self._decided[row.decision]
         return self.routing.name(row.func_id) if decided is None else decided.decision.func
-
-
-class Advanced:
-    """Hears how many more rows were looked at. The base does nothing."""
-
-    def __call__(self, rows: int) -> None:
-        """So many more."""

@@ -88,10 +88,12 @@ def purge(
     target = Target.open(config.target.url, config.target.namespace)
     ignored: list[str] = []
     started = time.monotonic()
+    checked: list[str] = []
 
     def work(source: Source, tally: Tally) -> None:
         binding.check(source, target)
         if not ddl.lacking(source):
+            checked.append(source.name)
             purging_of_one = SourcePurge(source, target, Routing(source, config), options, stop, reporter)
             try:
                 purging_of_one.run()
@@ -103,7 +105,7 @@ def purge(
         meet(target, 0, stop, reporter)
         works = side_by_side(sources, work, reporter)
         result = _result(works, options, sorted(set(ignored)), stopped=stop.requested)
-        if not options.dry_run and binding.is_bound(target):
+        if checked and not options.dry_run:
             _record(target, options, result, time.monotonic() - started)
     finally:
         reporter.close()

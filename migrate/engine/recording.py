@@ -18,7 +18,10 @@ from migrate.resque.target import Target
 
 def operator() -> str:
     """Who works here: behind sudo, who called it."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that no name belongs to
+        return str(os.getuid())
 
 
 def record(

@@ -43,8 +43,11 @@ def run(
     rate = [Rate(options.rate)] if options.rate else []
     replicas = {each.name: each.replicas for each in sources}
 
+    bound: list[str] = []
+
     def drain(source: Source, tally: Tally) -> None:
         target_id = binding.bind(source, target)
+        bound.append(target_id)
         with source.reading() as connection:
             reporter.source_started(source.name, reading.row_estimate(source, connection))
         with binding.Beat(target, source, target_id):
@@ -63,7 +66,7 @@ def run(
         meet(target, options.retry_for, stop, reporter)
         works = side_by_side(sources, only_look if dry_run else drain, reporter)
         result = _result(works, time.monotonic() - started, dry_run=dry_run, stopped=stop.requested)
-        if not dry_run and binding.is_bound(target):
+        if bound:
             _record(target, options, result)
     finally:
         reporter.close()
@@ -72,7 +75,7 @@ def run(
 
 
 def _record(target: Target, options: DrainOptions, result: RunResult) -> None:
-    """Note what this run did; only in a Redis that is this migration's."""
+    """Note what this run did; for a Redis that is this migration's."""
     totals = msgspec.structs.asdict(result.totals)
     seconds = totals.pop("seconds")
     chosen = {"func": options.func_glob, "limit": options.limit, "rate": options.rate, "purge": options.purge}

@@ -31,7 +31,7 @@ _LOCK_NAME_LIMIT = 64
 
 
 @contextmanager
-def _lock(source: Source) -> Iterator[Connection]:
+def migration_lock(source: Source) -> Iterator[Connection]:
     """The working connection, holding the database's lock. Raises Contention when another migrator keeps it."""
     name = f"qudo_migrate.{source.url.database}"
     if len(name) > _LOCK_NAME_LIMIT:
@@ -51,7 +51,7 @@ def _lock(source: Source) -> Iterator[Connection]:
 def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions: Mapping[int, str]) -> Moved:
     """Move candidates as one chunk, as `moving.move` does."""
     by_job_id = {candidate.row.id: candidate for candidate in candidates}
-    with _lock(source) as connection:
+    with migration_lock(source) as connection:
         held = binding.read(connection)
         claimed = _claim(source, connection, by_job_id)
         reach("leasing.claimed")
@@ -123,7 +123,7 @@ def settle(source: Source) -> int:
 
     Reads the whole table once (no index serves the lease): for the start and for reconnects, not for every pass.
     """
-    with _lock(source) as connection:
+    with migration_lock(source) as connection:
         # The right to delete is proved before any row is claimed: without it, claimed rows would keep their far lease.
         connection.execute(delete(tables.job).where(false()))
         settled = 0

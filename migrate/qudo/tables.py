@@ -24,6 +24,8 @@ from sqlalchemy.dialects import mysql
 
 #: A lease of this value marks a row that a MyISAM move has claimed (Qudo's column is INT UNSIGNED).
 MOVE_LEASE = 2147483647
+#: A lease of this value marks a row that a rollback has put into a MyISAM `job` and not yet freed.
+RETURN_LEASE = 2147483646
 
 _unsigned = Integer().with_variant(mysql.INTEGER(unsigned=True), "mysql", "mariadb")
 # SQLite makes a rowid alias, and so an AUTOINCREMENT, of an INTEGER primary key only.
@@ -140,6 +142,16 @@ pending = Table(
     Column("seq", Integer, nullable=False),
     PrimaryKeyConstraint("func_id", "pending_key"),
     UniqueConstraint("batch", "seq"),  # a key is freed by its holder
+)
+
+#: Jobs that a rollback has put back into `job`, until Redis is known to have forgotten that they are on their way.
+returned = Table(
+    "qudo_migrate_returned",
+    ours,
+    Column("batch", _big, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("job_id", _big_unsigned),
+    PrimaryKeyConstraint("batch", "seq"),
 )
 
 #: Which Redis this source belongs to, and the newest beat seen of it.

@@ -28,6 +28,7 @@ class Keys:
         self.history = self._of(f"{OURS}:history")  #: list: records of commands, the newest first
         self.scheduler = self._of(f"{OURS}:scheduler")  #: string with expiry: which scheduler process leads
         self.unscheduled = self._of(f"{OURS}:unscheduled")  #: list: delayed texts that name no usable queue
+        self.returned = self._of(f"{OURS}:returned")  #: hash: source name -> jobs that rollbacks have returned
         self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability
 
     def _of(self, name: str) -> bytes:
@@ -57,3 +58,11 @@ class Keys:
     def ledger(self, batch: int) -> bytes:
         """The bitmap of a batch: bit `seq` set means handed off."""
         return self._of(f"{OURS}:ledger:{batch:016x}")
+
+    def taken(self, batch: int) -> bytes:
+        """The bitmap of a batch: bit `seq` set means that a rollback has taken this job at some time."""
+        return self._of(f"{OURS}:taken:{batch:016x}")
+
+    def returning(self, source: str) -> bytes:
+        """The hash of jobs on their way back to Qudo: identity -> `<length>:<place><text>`, empty if never in Resque."""
+        return self._of(f"{OURS}:returning:{source}")

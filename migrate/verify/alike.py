@@ -72,10 +72,13 @@ class Alike:
         """How many entries have this class and these args."""
         return self._end(work_number) - bisect_left(self._work, work_number)
 
-    def left(self, work_number: int) -> int:
-        """How many of them account for no job."""
-        first = bisect_left(self._work, work_number)
-        return self._taken[first : self._end(work_number)].count(0)
+    def taken(self, work_number: int) -> int:
+        """How many of them account for jobs."""
+        return self._taken[bisect_left(self._work, work_number) : self._end(work_number)].count(1)
+
+    def places(self, work_number: int) -> list[Place]:
+        """Where they are."""
+        return [self._place(at) for at in range(bisect_left(self._work, work_number), self._end(work_number))]
 
     def take(self, work_number: int, queue_number: int, second: int, identity: Identity) -> Taken | None:
         """Let an entry account for this job, the likeliest one; None: no entry is left that could be it."""
@@ -125,9 +128,7 @@ class Alike:
             self._by[following] = identity
 
     def _place(self, at: int) -> Place:
-        place = PLACES[self._details[at] & 7]
-        assert place is not None
-        return place
+        return PLACES[(self._details[at] & 7) - 1]
 
     def _end(self, work_number: int) -> int:
         return bisect_left(self._work, work_number + 1)

@@ -25,6 +25,8 @@ _NO_NUMBER = "\udfff"
 _decode = json.JSONDecoder(parse_constant=lambda name: _NO_NUMBER + name).decode
 
 _UNSIGNED = (1 << 64) - 1
+#: Bits of a job's number: the others of a 64-bit word are for `sightings`.
+NUMBER = ~0b11111 & _UNSIGNED
 
 
 def decoded(text: bytes) -> Any:
@@ -47,12 +49,12 @@ def spelling(value: object) -> bytes:
 
 
 def work_number(class_: object, args: object) -> int:
-    """64 bits for what a worker runs: class and args. The same in one process only."""
-    return hash(spelling((class_, args))) & _UNSIGNED
+    """59 bits for what a worker runs: class and args. The same in one process only."""
+    return hash(spelling((class_, args))) & NUMBER
 
 
 def job_number(class_: object, args: object, origin: Mapping[str, object], queue_number: int) -> int:
-    """64 bits for all of a job that must have crossed unchanged: class, args, where it came from, its queue."""
+    """59 bits for all of a job that must have crossed unchanged: class, args, where it came from, its queue."""
     get = origin.get
     told = (
         class_,
@@ -64,7 +66,7 @@ def job_number(class_: object, args: object, origin: Mapping[str, object], queue
         get("retry_cnt"),
         get("enqueue_time"),
     )
-    return (hash(spelling(told)) ^ queue_number) & _UNSIGNED
+    return (hash(spelling(told)) ^ queue_number) & NUMBER
 
 
 class QueueNumbers:

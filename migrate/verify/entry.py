@@ -28,9 +28,10 @@ def told(entry: Entry) -> Told | None:
     if entry.place is Place.FAILED and value.get("retried_at"):
         return None
     if entry.place is Place.WORKING or entry.place is Place.FAILED:
-        queue, job = value.get("queue"), value.get("payload")
-        if not isinstance(job, dict):
+        queue, payload = value.get("queue"), value.get("payload")
+        if not isinstance(payload, dict):
             raise ValueError("not a job")
+        job = payload
     elif entry.place is Place.DELAYED:
         queue = value.get("queue")
     origin = job.get("qudo")

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 from migrate.decision import Decision
 from migrate.jobs import QudoJob
 from migrate.translate import expected_args, readable
+from migrate.verify import content
+from migrate.verify.content import ORIGIN_KEYS
 from migrate.verify.values import difference
+
+#: Letters of each side's args that a finding shows, if asked to.
+SHOWN_LETTERS = 1000
 
 
 class Expected(NamedTuple):
@@ -36,22 +41,43 @@ def expected(job: QudoJob, decision: Decision) -> Expected:
     return Expected(decision.class_, expected_args(job, decision), origin, decision.queue)
 
 
-def differs(wanted: Expected, found: dict[str, Any], queue: object) -> str | None:
-    """Where a job in Resque differs, as a path; None when it doesn't. Names keys, never values."""
-    left: dict[str, object] = {"class": wanted.class_, "args": list(wanted.args), "queue": wanted.queue}
-    right: dict[str, object] = {"class": found.get("class"), "args": found.get("args"), "queue": queue}
-    for key in ("class", "queue", "args"):
-        problem = difference(left[key], right[key])
-        if problem is not None:
-            return f"{key}{'' if problem.startswith(('.', '[')) else ': '}{problem}"
+def differs(wanted: Expected, found: dict[str, Any], queue: object, *, numbers_reread: bool = False) -> str | None:
+    """Where a job in Resque differs, as a path; None when it doesn't. Names keys, never values.
+
+    `numbers_reread`: a worker has decoded the job and encoded it again, as for its failures: Perl's and Node's have one
+    kind of number, so 1.0 may have become 1, and a large integer may be rounded.
+    """
     ours = found.get("qudo")
-    origin = {key: ours.get(key) for key in wanted.origin} if isinstance(ours, dict) else {}
+    pairs: list[tuple[str, object, object]] = [
+        ("class", wanted.class_, found.get("class")),
+        ("queue", wanted.queue, queue),
+        ("args", list(wanted.args), found.get("args")),
+    ]
     if isinstance(ours, dict):
-        from_content = {
-            key: ours[key] for key in ("id", "uniqkey", "priority", "retry_cnt", "enqueue_time") if key in ours
-        }
-        origin = {"source": ours.get("source"), **from_content}
-        problem = difference(wanted.origin, origin)
+        pairs.append(("qudo", wanted.origin, {key: ours[key] for key in ORIGIN_KEYS if key in ours}))
+    for name, left, right in pairs:
+        problem = difference(_doubles(left), _doubles(right)) if numbers_reread else difference(left, right)
         if problem is not None:
-            return f"qudo{'' if problem.startswith(('.', '[')) else ': '}{problem}"
+            within = problem.startswith((".", "["))
+            return f"{name}{problem}" if within else f"{name}{problem.removeprefix('the value')}"
     return None
+
+
+def _doubles(value: object) -> object:
+    """The value as a reader sees it for whom all numbers are doubles."""
+    if isinstance(value, dict):
+        return {key: _doubles(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_doubles(inner) for inner in value]
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return value
+    return value
+
+
+def shown(wanted: Expected, found: dict[str, Any]) -> str:
+    """Both sides' args, for who asked to see them."""
+    left, right = (content.spelling(args).decode() for args in (list(wanted.args), found.get("args")))
+    return f"; Qudo has {left[:SHOWN_LETTERS]}, Resque has {right[:SHOWN_LETTERS]}"

@@ -1,4 +1,4 @@
-"""What a person should look at, one line a job; a bounded list, everything counted. Pure, and safe for several threads."""
+"""What a person should look at, one line a job: a bounded list, everything counted. Pure; safe for several threads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Findings:
         detail: str,
         *,
         source: str | None = None,
-        id: int | None = None,  # noqa: A002  the report's own word
+        id: int | None = None,
         outbox: str | None = None,
         func: str | None = None,
     ) -> None:

@@ -62,7 +62,7 @@ class Look:
             if found.outbox is None:
                 self._without_identity(entry, found)
                 continue
-            located = self._locate(found.outbox)
+            located = self.locate(found.outbox)
             if isinstance(located, str):
                 self._note_foreign(entry, found, located)
                 continue
@@ -71,12 +71,12 @@ class Look:
             number = content.job_number(
                 job.get("class"), job.get("args"), found.origin or {}, self.queue_numbers(found.queue)
             )
-            self.sightings.see(batch, seq, number, entry.place, entry.where)
+            self.sightings.see(batch, seq, number, entry.place)
             if entry.place is Place.QUEUED:
                 order.meets(entry.where, batch, seq)
         self.alike.ready()
 
-    def _locate(self, name: str) -> tuple[Batch, int] | str:
+    def locate(self, name: str) -> tuple[Batch, int] | str:
         """Batch and seq of an identity as it stands in a payload, or why there is no such one."""
         digits, _, number = name.partition("-")
         batch = self.sightings.batches.get(digits)
@@ -95,12 +95,21 @@ class Look:
             identity = Identity.parse(name)
         except ValueError:
             return "it has no valid identity"
-        source = self._known.get(identity.batch) or owners.owner(self._target, identity.batch)
+        source = self.owner(identity.batch)
         if source is None:
             return "nothing of its batch was ever handed off"
         if source not in self._sources:
             return f"the configuration has no source {source[:SHOWN_LETTERS]}"
         return self.sightings.batch(identity.batch, source)
+
+    def owner(self, batch: int) -> str | None:
+        """The source of a batch, of one that appeared meanwhile, too."""
+        source = self._known.get(batch)
+        if source is None:
+            source = owners.owner(self._target, batch)
+            if source is not None:
+                self._known[batch] = source
+        return source
 
     def _without_identity(self, entry: Entry, found: Told) -> None:
         origin = found.origin

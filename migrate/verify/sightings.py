@@ -7,6 +7,7 @@ has been met, and its place.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from migrate.jobs import Identity
@@ -15,13 +16,13 @@ from migrate.resque.looking import Place
 #: The last seq that a batch may have (see lua/handoff.lua): a larger one is nobody's.
 LAST_SEQ = 65535
 
-PLACES = (None, Place.DELAYED, Place.QUEUED, Place.WORKING, Place.FAILED)
-PLACE_CODES: Mapping[Place, int] = {place: code for code, place in enumerate(PLACES) if place is not None}
+#: A place's code is its number here, from 1 on; 0: nowhere.
+PLACES = (Place.DELAYED, Place.QUEUED, Place.WORKING, Place.FAILED)
+PLACE_CODES: Mapping[Place, int] = {place: code for code, place in enumerate(PLACES, start=1)}
 
 PLACE = 0b111
 SEVERAL = 0b1000
 VISITED = 0b10000
-NUMBER = ~0b11111 & (1 << 64) - 1
 
 
 class Batch:
@@ -46,9 +47,15 @@ class Batch:
             words.extend([0] * (room - len(words)))
         words[seq] = word
 
-    def seqs(self, of: int, mask: int) -> Iterator[int]:
-        """The seqs whose word, masked, is this."""
-        return (seq for seq, word in enumerate(self.words) if word & mask == of)
+    @property
+    def unfound(self) -> Iterator[int]:
+        """The seqs that must be somewhere and were seen nowhere."""
+        return (seq for seq, word in enumerate(self.words) if word & (PLACE | VISITED) == VISITED)
+
+    @property
+    def unvisited(self) -> Iterator[int]:
+        """The seqs that were seen, and have no row in the outbox."""
+        return (seq for seq, word in enumerate(self.words) if word & PLACE and not word & VISITED)
 
 
 class Sightings:
@@ -56,7 +63,7 @@ class Sightings:
 
     def __init__(self) -> None:
         self.batches: dict[str, Batch] = {}  #: by the hex digits that identities begin with
-        self.copies: dict[Identity, list[str]] = {}  #: where each was seen, of those that were seen several times
+        self.copies: Counter[Identity] = Counter()  #: how often each was seen, of those that were seen several times
         self.late: dict[Identity, str] = {}  #: those that stand behind younger ones of their batch; and in which queue
         self.late_count = 0
 
@@ -68,27 +75,24 @@ class Sightings:
             found = self.batches[name] = Batch(number, source)
         return found
 
-    def see(self, batch: Batch, seq: int, number: int, place: Place, where: str) -> None:
+    def see(self, batch: Batch, seq: int, number: int, place: Place) -> None:
         """Note a sighting; the furthest on a job's way counts."""
-        old = batch.word(seq)
-        word = number & NUMBER | PLACE_CODES[place]
-        if old & PLACE:
+        word = number | PLACE_CODES[place]
+        if batch.word(seq) & PLACE:
+            identity = Identity(batch.number, seq)
+            self.copies[identity] = max(1, self.copies[identity]) + 1
             word |= SEVERAL
-            seen = self.copies.setdefault(Identity(batch.number, seq), [describe(PLACES[old & PLACE])])
-            seen.append(describe(place, where))
         batch.put(seq, word)
 
 
-def describe(place: Place | None, where: str = "") -> str:
+def describe(place: Place, where: str) -> str:
     """A place for people."""
     match place:
         case Place.DELAYED:
-            return f"delayed until second {where}" if where else "delayed"
+            return f"delayed until second {where}"
         case Place.QUEUED:
-            return f"in queue {where}" if where else "in a queue"
+            return f"in queue {where}"
         case Place.WORKING:
-            return f"at work in {where}" if where else "at work"
+            return f"at work in {where}"
         case Place.FAILED:
             return "among the failures"
-        case None:
-            return "nowhere"

@@ -61,3 +61,11 @@ CREATE TABLE IF NOT EXISTS qudo_migrate_pending (
   PRIMARY KEY (func_id, pending_key),
   UNIQUE (batch, seq)                       -- a key is freed by its holder
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- Jobs that a rollback has put back into job, until Redis is known to have forgotten that they are on their way.
+CREATE TABLE IF NOT EXISTS qudo_migrate_returned (
+  batch  BIGINT NOT NULL,
+  seq    INTEGER NOT NULL,
+  job_id BIGINT UNSIGNED,  -- job.id as it is now, where it had to be known (MyISAM)
+  PRIMARY KEY (batch, seq)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

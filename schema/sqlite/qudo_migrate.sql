@@ -58,3 +58,11 @@ CREATE TABLE IF NOT EXISTS qudo_migrate_pending (
   PRIMARY KEY (func_id, pending_key),
   UNIQUE (batch, seq)                       -- a key is freed by its holder
 );
+
+-- Jobs that a rollback has put back into job, until Redis is known to have forgotten that they are on their way.
+CREATE TABLE IF NOT EXISTS qudo_migrate_returned (
+  batch  INTEGER NOT NULL,
+  seq    INTEGER NOT NULL,
+  job_id INTEGER,
+  PRIMARY KEY (batch, seq)
+);

@@ -223,7 +223,11 @@ class Books:
         for queue, tokens in order.items():
             wanted = set(tokens)
             found = [token for text in self._texts(f"queue:{queue}") if (token := _token_of(json.loads(text))) in wanted]
-            assert found == list(tokens), f"queue {queue} isn't in Qudo's order"
+            wrong = [place for place, pair in enumerate(zip(found, tokens, strict=False)) if pair[0] != pair[1]]
+            assert found == list(tokens), (
+                f"queue {queue} isn't in Qudo's order: {len(found)} of {len(tokens)}, wrong from {wrong[:1]} on:"
+                f" {found[wrong[0] : wrong[0] + 3] if wrong else []}"
+            )
 
 
 def _token(arg: bytes | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -19,6 +19,7 @@ from migrate.engine.results import Tally
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
+from migrate.failpoints import POINTS
 from migrate.jobs import Identity, ResqueJob
 from migrate.qudo import leasing, moving, outbox
 from migrate.qudo.binding import Binding
@@ -35,16 +36,22 @@ class Died(BaseException):
     """The process is gone: nothing of ours may catch this."""
 
 
+def die() -> None:
+    """End the process here."""
+    raise Died
+
+
 @contextlib.contextmanager
-def dying_at(point: str | None, at: int = 1) -> Iterator[None]:
-    """Die at the `at`th pass of a point of `migrate.failpoints`; what was open is rolled back, as by a server."""
+def at(point: str | None, action: Callable[[], object] = die, *, on_pass: int = 1) -> Iterator[None]:
+    """Do something at a point of `migrate.failpoints`; by default die, and what was open is rolled back."""
     passes = 0
 
     def reach(name: str) -> None:
         nonlocal passes
+        assert name in POINTS
         passes += name == point
-        if name == point and passes == at:
-            raise Died(point)
+        if name == point and passes == on_pass:
+            action()
 
     with pytest.MonkeyPatch.context() as patch:
         for module in _MODULES_WITH_POINTS:

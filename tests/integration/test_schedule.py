@@ -269,7 +269,7 @@ def test_a_schedule_with_odd_entries_is_worked_off(configured: Resque, schedule:
 def test_a_key_of_timestamps_that_is_no_set_does_not_matter(configured: Resque, schedule: Schedule) -> None:
     client = configured.client
     delay(client, [(5, text_of("q", n)) for n in range(3)])
-    client.set(b"resque:timestamps:" + text_of("q", 1), "odd", keepttl=False)
+    client.set(b"resque:timestamps:" + text_of("q", 1), "odd")
     schedule()
     wait_until(lambda: not client.exists("resque:delayed_queue_schedule"))
     assert texts(configured, "q") == [text_of("q", n) for n in range(3)]
@@ -408,8 +408,6 @@ def test_a_full_redis_is_waited_for(write_config: WriteConfig, schedule: Schedul
         write_config({"main": "sqlite:////nowhere.db"}, server)
         client = server.client()
         running = schedule()
-        client.config_set("maxmemory", "1mb")
-        client.config_set("maxmemory", "0")
         with client.pipeline() as pipe:
             pipe.rpush("resque:delayed:5", *(text_of("q", n, "x" * 1000) for n in range(1500)))
             pipe.zadd("resque:delayed_queue_schedule", {"5": 5})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -60,6 +61,30 @@ def test_a_signal_ends_the_run_after_the_batch_in_hand_and_the_next_one_complete
     assert database.count() == jobs - moved
     assert run().counts == {"moved": jobs - moved, "handed_off": jobs - moved}
     assert sorted(job.id for job in resque.queue("worker_mail")) == ids
+
+
+@pytest.mark.parametrize(("other", "status"), [("dead", 130), ("no qudo", 2)])
+def test_a_signal_outweighs_a_dead_source_and_not_a_wrong_one(
+    other: str,
+    status: int,
+    innodb: MariaDBDatabase,
+    tmp_path: Path,
+    redis_server: RedisServer,
+    resque: Resque,
+    cli: Cli,
+    write_config: WriteConfig,
+) -> None:
+    fill(innodb, 50_000)
+    (tmp_path / "empty.db").touch()
+    urls = {"dead": "mysql+pymysql://u:p@127.0.0.1:1/qudo", "no qudo": f"sqlite:///{tmp_path}/empty.db"}
+    write_config({"main": innodb, "other": urls[other]}, redis_server)
+    running = cli.start("run", "--json", "--batch-size", "100")
+    running.wait_until(resque.length, what="jobs cross")
+    running.send(signal.SIGTERM)
+    report = Report(running.wait(PROMPT_SECONDS))
+    assert report.status == status
+    assert "other" in report.errors
+    assert report.counts["moved"] == report.counts["handed_off"] == resque.length()
 
 
 def test_a_second_signal_ends_at_once_what_the_first_could_not(

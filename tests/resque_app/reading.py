@@ -101,7 +101,7 @@ class Resque:
 
     def length(self) -> int:
         """The number of jobs in queues, quickly."""
-        lengths: list[int] = [self.client.llen(key) for key in self.client.scan_iter(self.key("queue:*"))]
+        lengths: list[int] = [self.client.llen(key) for key in set(self.client.scan_iter(self.key("queue:*")))]
         return sum(lengths)
 
     def _check_timestamps(self, seconds: dict[int, list[ResqueJob]]) -> None:

@@ -1,0 +1,217 @@
+"""`verify`: both sides as they are now, compared job by job while both live. Writes nothing on either side.
+
+The order of looks makes what it says true of a moment: first the ledger's bits, then Resque, then the sources. What
+was handed off before the bits were read must be in Resque, or was consumed; what is handed off later isn't compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from migrate import __version__
+from migrate.config import Config
+from migrate.engine import binding
+from migrate.engine.comparing import Comparison
+from migrate.engine.meeting import meet
+from migrate.engine.reporters import Reporter
+from migrate.engine.results import Tally
+from migrate.engine.second_look import SecondLook
+from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
+from migrate.engine.stopping import Stop
+from migrate.errors import Interrupted
+from migrate.qudo import ddl, outbox, reading
+from migrate.qudo.source import Source
+from migrate.resque import owners
+from migrate.resque.target import Target
+from migrate.verify.findings import CAP, Findings
+from migrate.verify.look import Look
+from migrate.verify.report import FuncReport, Report, ReportError, SourceReport
+from migrate.verify.words import DIFFERENCES, HANDED_OFF, Jobs, Kind
+
+#: What the reporter calls the first look at Redis.
+_RESQUE = "resque"
+
+
+class VerifyOptions(NamedTuple):
+    """What the operator said."""
+
+    expect_idle: bool = False
+    show_args: bool = False
+
+
+def verify(config: Config, options: VerifyOptions, stop: Stop, reporter: Reporter) -> Report:
+    """Compare all sources with the target. Raises Interrupted, and what concerns the target as a whole."""
+    target = Target.open(config.target.url, config.target.namespace)
+    try:
+        meet(target, 0, stop, reporter)
+        return _Verification(config, options, target, stop, reporter).run()
+    finally:
+        reporter.close()
+        target.close()
+
+
+class _Verification:
+    """One verification of one target."""
+
+    def __init__(self, config: Config, options: VerifyOptions, target: Target, stop: Stop, reporter: Reporter) -> None:
+        self._config = config
+        self._options = options
+        self._target = target
+        self._stop = stop
+        self._reporter = reporter
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
+        self._names = [source.name for source in config.source]
+        self._findings = Findings()
+        self._comparisons: dict[str, Comparison] = {}
+
+    def run(self) -> Report:
+        """All looks, then the report."""
+        self._check_bindings()
+        owner_of = owners.owners(self._target)
+        bits = owners.bits(self._target, [batch for batch, name in owner_of.items() if name in self._names])
+        look = self._look(owner_of)
+        works = self._compare_sources(look, bits)
+        second = SecondLook(
+            self._target,
+            look,
+            self._comparisons,
+            bits,
+            self._findings,
+            self._stop,
+            show_args=self._options.show_args,
+        )
+        second.run()
+        foreign = look.foreign + second.foreign()
+        if self._options.expect_idle:
+            for comparison in self._comparisons.values():
+                second.missing(comparison)
+        handed_off: Counter[str] = Counter()
+        for batch, held in bits.items():
+            handed_off[owner_of[batch]] += int.from_bytes(held, "big").bit_count()
+        sources = [self._source_report(each, look, foreign, handed_off) for each in works]
+        return self._report(works, sources, look, foreign)
+
+    def _check_bindings(self) -> None:
+        """Fail before the long look when a source belongs elsewhere; what else is wrong shows where it is met."""
+
+        def check(source: Source, _tally: Tally) -> None:
+            binding.check(source, self._target)
+
+        for work in side_by_side(self._config.source, check, Reporter()):
+            if work.tally.error is not None and work.tally.error.exit_status == 2:
+                raise work.tally.error
+
+    def _look(self, owner_of: dict[int, str]) -> Look:
+        look = Look(self._target, owner_of, self._names, self._findings)
+        self._reporter.source_started(_RESQUE, 0)
+
+        def pulse(entries: int) -> None:
+            if self._stop.requested:
+                raise Interrupted("stopped while looking at Resque")
+            self._reporter.advanced(_RESQUE, entries)
+
+        look.run(pulse)
+        self._reporter.source_ended(_RESQUE)
+        return look
+
+    def _compare_sources(self, look: Look, bits: dict[int, bytes]) -> list[SourceWork]:
+        def compare(source: Source, tally: Tally) -> None:
+            with source.reading() as connection:
+                expected = reading.row_estimate(source, connection)
+                if not ddl.lacking(source):
+                    expected += outbox.counts(connection)[0]
+            self._reporter.source_started(source.name, expected)
+            comparison = Comparison(source, self._config, look, bits, self._findings, self._stop)
+            comparison.run(tally, lambda rows: self._reporter.advanced(source.name, rows))
+            self._comparisons[source.name] = comparison
+
+        works = side_by_side(self._config.source, compare, self._reporter)
+        for work in works:
+            if isinstance(work.tally.error, Interrupted):
+                raise work.tally.error
+        return works
+
+    def _source_report(
+        self, work: SourceWork, look: Look, foreign: Counter[str], handed_off: Counter[str]
+    ) -> SourceReport:
+        name = work.source.name
+        comparison = self._comparisons.get(name)
+        if comparison is None:
+            return SourceReport(name, Jobs(), [], work.tally.error.message if work.tally.error else "not compared")
+        counts: defaultdict[str, Counter[str]] = comparison.counts
+        known = comparison.routing.funcs.values()
+        func_of_class = {routed.route.class_name(routed.name): routed.name for routed in known}
+        for (source, class_), failures in look.imported.items():
+            if source == name:
+                counts[func_of_class.get(class_, class_)]["imported"] += failures
+        total = sum(counts.values(), Counter[str]())
+        total["foreign"] = foreign[name]
+        total["purged"] = max(0, handed_off[name] - comparison.handed_off)
+        funcs = [FuncReport(func, Jobs.of(count)) for func, count in sorted(counts.items()) if any(count.values())]
+        return SourceReport(name, Jobs.of(total), funcs, None)
+
+    def _report(
+        self, works: Sequence[SourceWork], sources: list[SourceReport], look: Look, foreign: Counter[str]
+    ) -> Report:
+        total: Counter[str] = Counter()
+        for source in sources:
+            for word in Jobs.__struct_fields__:
+                total[word] += getattr(source.jobs, word)
+        total["foreign"] += foreign[""]
+        total["native"] = look.alike.unaccounted
+        processed = owners.processed(self._target)
+        if total["consumed"] > (processed or 0):
+            self._findings.add(
+                Kind.UNEXPLAINED,
+                f"{total['consumed']:,} jobs are gone from Resque, and its workers have counted only"
+                f" {processed or 0:,} (stat:processed): either that number was reset, or jobs were lost",
+            )
+        totals = Jobs.of(total)
+        verdict = "differences" if any(getattr(totals, word) for word in DIFFERENCES) else "ok"
+        statuses = error_statuses(works)
+        if verdict != "ok":
+            statuses.add(1)
+        status = exit_status(statuses)
+        seconds = time.monotonic() - self._started
+        return Report(
+            command="verify",
+            version=__version__,
+            verdict=verdict,
+            complete=not error_lines(works),
+            exit_status=status,
+            expect_idle=self._options.expect_idle,
+            started_at=self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            seconds=round(seconds, 3),
+            jobs=totals.all,
+            jobs_per_second=round(totals.all / seconds, 1) if seconds > 0 else 0.0,
+            target=self._target.label,
+            namespace=self._target.namespace,
+            entries=look.entries,
+            processed=processed,
+            sources=sources,
+            totals=totals,
+            findings=self._findings.listed,
+            findings_cap=CAP,
+            findings_left_out=self._findings.left_out,
+            errors=[ReportError(each.source, each.error, each.advice) for each in error_lines(works)],
+            next=_next_step(totals, verdict, complete=not error_lines(works)),
+        )
+
+
+def _next_step(totals: Jobs, verdict: str, *, complete: bool) -> str:
+    if not complete:
+        return "qudo-migrate verify    once the sources that failed can be read"
+    if verdict != "ok":
+        return "qudo-migrate where SOURCE:ID    tells the story of a job that a finding names"
+    if totals.untranslatable:
+        return "qudo-migrate plan    shows what can't be translated and why"
+    if totals.not_moved or totals.not_handed_off or totals.waiting or totals.in_flight:
+        return "qudo-migrate run    moves what is left"
+    if any(getattr(totals, word) for word in HANDED_OFF):
+        return "qudo-migrate purge    deletes delivered outbox rows; after that there is no way back"
+    return "qudo-migrate run"
