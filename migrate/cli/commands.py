@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.cli import printing, show, show_plan, show_status, show_verify
+from migrate.cli import printing, show, show_plan, show_rollback, show_status, show_verify
 from migrate.cli.options import (
     CommonOptions,
     ConfigOption,
@@ -34,6 +34,8 @@ from migrate.engine.purge import purge as engine_purge
 from migrate.engine.recover import RecoverResult, RedisLost
 from migrate.engine.recover import recover as engine_recover
 from migrate.engine.rehearse import rehearse as engine_rehearse
+from migrate.engine.rollback import RollbackOptions
+from migrate.engine.rollback import rollback as engine_rollback
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
 from migrate.engine.throttling import parse_max_load, parse_rate
@@ -51,7 +53,22 @@ PausedFuncOption = Annotated[str, typer.Option("--func", metavar="GLOB", help="W
 
 def register(app: typer.Typer) -> None:
     """Add all commands to the application, in the order in which an operator meets them."""
-    for command in (init, plan, rehearse, run, status, pause, resume, verify, where, purge, recover, schedule, demo):
+    for command in (
+        init,
+        plan,
+        rehearse,
+        run,
+        status,
+        pause,
+        resume,
+        verify,
+        where,
+        rollback,
+        purge,
+        recover,
+        schedule,
+        demo,
+    ):
         app.command()(command)
 
 
@@ -324,6 +341,31 @@ def status(
         else:
             show_status.watch_status(looks)
     raise typer.Exit(0)
+
+
+def rollback(
+    context: typer.Context,
+    func: FuncOption = None,
+    source: SourceOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Without proof that Redis has its side on disk.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Take jobs that Resque has not started back into Qudo. Its funcs stay paused until they are resumed."""
+    options = common(context, config, json, quiet, log_format)
+    configuration = options.load()
+    wanted = RollbackOptions(func_glob=func, dry_run=dry_run, force=force)
+    reporter = options.reporter()
+    with stop_on_signals(lambda: reporter.says("stopping after the chunk in hand")) as stop:
+        result = engine_rollback(configuration, configuration.only_sources(source or ()), wanted, stop, reporter)
+    if options.json:
+        printing.print_json(result)
+    else:
+        show_rollback.show_rollback(result)
+    raise typer.Exit(result.exit_status)
 
 
 def purge(

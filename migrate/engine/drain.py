@@ -90,7 +90,8 @@ class Drain:
         self._patience = Patience(options.retry_for, stop, lambda reason: reporter.waits(source.name, reason))
         self._move = moving.move if source.facts().transactional else leasing.move
         cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
-        self._size = ChunkSize(min(cap, options.max_queue_length or cap, int((options.rate or cap) / 4) + 1))
+        smooth = int(options.rate / 4) + 1 if options.rate else cap  # a quarter of a second's jobs: no bursts
+        self._size = ChunkSize(min(cap, options.max_queue_length or cap, smooth))
         self._chooser = Chooser(source, self.routing, self._batches, self._size, tally, stop, watch=self._watch)
         self._throttle = Throttle(limits, stop, lambda reason: reporter.waits(source.name, reason))
         self._failures = FailuresImport(source, target, self.routing, tally, stop)

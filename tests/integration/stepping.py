@@ -90,7 +90,10 @@ class Migrator:
         watch = PauseWatch(self.target)
         self.delivery = Delivery(self.source, self.target, self.routing, watch)
         size = ChunkSize(self._chunk_rows)
-        self.chooser = Chooser(self.source, self.routing, self.batches, size, self.tally, Stop(), watch=watch)
+        # Rows with a uniqkey share chunks, as where apps have stopped enqueueing.
+        self.chooser = Chooser(
+            self.source, self.routing, self.batches, size, self.tally, Stop(), together=True, watch=watch
+        )
 
     def read(self) -> list[list[Prepared]]:
         """Translated rows that are free now, in chunks."""

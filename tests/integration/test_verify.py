@@ -380,7 +380,7 @@ def test_imported_failures_are_counted(
     innodb: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, run: Run, verify: Verify
 ) -> None:
     enqueue(innodb, "Worker::Mail", ARG)
-    log_exception(innodb, "Worker::Mail", ARG, None, b"died at line 1")
+    log_exception(innodb, innodb.value("SELECT id FROM func"), "died at line 1", ARG, None)
     innodb.execute("DELETE FROM job")
     write_config([innodb], redis_server)
     run()

@@ -1,0 +1,26 @@
+"""How the result of a rollback looks on a terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+from migrate.cli.printing import output_console, print_errors, print_next, table
+from migrate.engine.rollback import RollbackResult
+
+
+def show_rollback(result: RollbackResult) -> None:
+    """What is in Qudo again, what stays in Resque and why, what is paused."""
+    console = output_console()
+    verb = "would return" if result.dry_run else "returned"
+    columns = ("source", verb, "started", "done or gone", "uniqkey held", "purged", "collided", "on their way")
+    rows = [
+        (each.name, each.returned, each.started, each.gone, each.held, each.purged, each.collided, each.returning)
+        for each in result.sources
+    ]
+    console.print(table("Jobs", columns, rows))
+    if not result.dry_run:
+        console.print(f"[bold]{escape(result.paused)}[/] stays paused until it is resumed.", soft_wrap=True)
+    for reason in result.ignored:
+        console.print(f"[yellow]--force ignored:[/] {escape(reason)}", soft_wrap=True)
+    print_errors(console, result.errors)
+    print_next(console, result.next)

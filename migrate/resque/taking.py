@@ -1,0 +1,167 @@
+"""Taking jobs out of a live Resque, on their way back to Qudo. Writes to Resque's lists, the ledger and our own keys.
+
+A job that is taken stands in `returning` until it is in Qudo. All that must be atomic is in the Lua scripts: at every
+instant a job is in its list or in `returning`, never in both and never in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from migrate.jobs import Identity
+from migrate.resque import lua
+from migrate.resque.handoff import BEHIND_SECONDS, outcome
+from migrate.resque.target import Target
+
+#: Jobs that one call of a script carries.
+CALL_JOBS = 1000
+#: Bytes of entries that a page should have, and its entries: at first, and at most.
+PAGE_BYTES = 2 * 1024 * 1024
+FIRST_PAGE_ENTRIES, MOST_PAGE_ENTRIES = 50, CALL_JOBS
+
+
+class Place(NamedTuple):
+    """A list of Resque's that may hold jobs nobody has started."""
+
+    key: bytes
+    name: bytes  #: the key behind the namespace: `queue:<name>` or `delayed:<second>`
+    second: int | None  #: of a delayed list
+
+
+class Entry(NamedTuple):
+    """An entry of a list, and the job that it is."""
+
+    identity: Identity
+    text: bytes
+    own: bool  #: false: the text doesn't carry the identity, it is only alike
+
+
+class Taking:
+    """Takes and gives back jobs of one source. Safe to repeat and side by side.
+
+    Every method raises TargetMismatch with nothing written, and Unavailable: then some may be done, which the next look
+    at `returning` tells.
+    """
+
+    def __init__(self, target: Target, source: str, *, target_id: str, beat: int) -> None:
+        """`target_id` and `beat` are what the source remembers."""
+        self._target = target
+        self._source = source
+        self._known = (target_id, beat, BEHIND_SECONDS)
+
+    def places(self) -> list[Place]:
+        """All lists, delayed ones first: the way a job goes."""
+        keys = self._target.keys
+        with self._target.commands() as client:
+            seconds: list[bytes] = client.zrange(keys.schedule, 0, -1)  # type: ignore[assignment]
+            queues: Iterable[bytes] = client.smembers(keys.queues)  # type: ignore[assignment]
+        delayed = [Place(keys.delayed(int(each)), b"delayed:" + each, int(each)) for each in seconds]
+        names = sorted(queues)
+        return delayed + [
+            Place(keys.queue(name.decode("utf-8", "surrogateescape")), b"queue:" + name, None) for name in names
+        ]
+
+    def work_through(self, place: Place, choose: Callable[[Sequence[bytes]], Sequence[Entry]]) -> Iterator[int]:
+        """Show each entry of a list to `choose`, from the tail, and take those that it names; yields how many.
+
+        What isn't taken keeps its place. Pushes meanwhile shift entries towards the head: some are shown twice.
+        """
+        kept, size = 0, FIRST_PAGE_ENTRIES
+        while True:
+            with self._target.commands() as client:
+                page: list[bytes] = client.lrange(place.key, -kept - size, -kept - 1)  # type: ignore[assignment]
+            if not page:
+                return
+            chosen = choose(page)
+            taken = self.take(place, chosen, (-kept - len(page), -kept - 1)) if chosen else []
+            yield len(taken)
+            if len(page) < size:
+                return
+            kept += len(page) - len(taken)
+            mean = sum(map(len, page)) // len(page)
+            size = max(1, min(MOST_PAGE_ENTRIES, PAGE_BYTES // (mean + 1)))
+
+    def take(self, place: Place, entries: Sequence[Entry], window: tuple[int, int]) -> list[Identity]:
+        """Take these entries where the window still has them; returns whom it got. One script, atomic."""
+        keys = self._target.keys
+        batches = sorted({entry.identity.batch for entry in entries})
+        number = {batch: place for place, batch in enumerate(batches, start=1)}
+        bitmaps = [key for batch in batches for key in (keys.ledger(batch), keys.taken(batch))]
+        second = "" if place.second is None else place.second
+        arguments: list[Any] = [*window, place.name, second, f"{keys.namespace}:"]
+        for entry in entries:
+            batch, seq = entry.identity
+            arguments += (number[batch], seq, entry.identity.text, entry.text, int(entry.own))
+        own_keys = [keys.returning(self._source), place.key, keys.schedule, *bitmaps]
+        taken: Sequence[bytes] = self._run("take", own_keys, arguments)
+        return [Identity.parse(identity.decode()) for identity in taken]
+
+    def claim(self, batch: int, seqs: Sequence[int]) -> int:
+        """Claim jobs that were never handed off: from now on no migrator will. Returns how many were still free."""
+        keys = self._target.keys
+        own_keys = [keys.batches, keys.returning(self._source), keys.ledger(batch), keys.taken(batch)]
+        claimed = 0
+        for start in range(0, len(seqs), CALL_JOBS):
+            arguments = [f"{batch:016x}", self._source, *seqs[start : start + CALL_JOBS]]
+            claimed += len(self._run("claim", own_keys, arguments))
+        return claimed
+
+    def forget(self, identities: Sequence[Identity]) -> int:
+        """These jobs are in Qudo again: drop their notes and count them as returned; how many had a note."""
+        keys = self._target.keys
+        ended = 0
+        for start in range(0, len(identities), CALL_JOBS):
+            part = [identity.text for identity in identities[start : start + CALL_JOBS]]
+            ended += int(self._run("forget", [keys.returning(self._source), keys.returned], [self._source, *part]))
+        return ended
+
+    def put_back(self, identities: Sequence[Identity]) -> int:
+        """Put jobs back where they were taken from; how many. Those that never were in Resque stay `returning`."""
+        keys = self._target.keys
+        own_keys = [keys.returning(self._source), keys.queues, keys.schedule]
+        texts = [identity.text for identity in identities]
+        return int(self._run("putback", own_keys, [f"{keys.namespace}:", *texts]))
+
+    def _run(self, script: str, own_keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        keys = self._target.keys
+        reply = self._target.run(
+            lua.source("guard", script), [keys.target_id, keys.beat, *own_keys], [*self._known, *arguments]
+        )
+        if reply[0] != b"ok":
+            outcome(reply, self._target, self._known[0], self._known[1])  # raises
+        return reply[1]
+
+
+def returning(target: Target, source: str) -> set[Identity]:
+    """The jobs of a source that are on their way back to Qudo."""
+    with target.commands() as client:
+        fields: Iterable[bytes] = client.hkeys(target.keys.returning(source))  # type: ignore[assignment]
+    return {Identity.parse(field.decode()) for field in fields}
+
+
+def returned(target: Target) -> Mapping[str, int]:
+    """How many jobs rollbacks have returned to each source, ever."""
+    with target.commands() as client:
+        held: Mapping[bytes, bytes] = client.hgetall(target.keys.returned)  # type: ignore[assignment]
+    return {source.decode(): int(count) for source, count in held.items()}
+
+
+def begun(target: Target) -> Iterator[bytes]:
+    """What tells of jobs that workers have begun: their notes, and all failures, those put back included."""
+    keys = target.keys
+    with target.commands() as client:
+        workers: Iterable[bytes] = client.smembers(keys.workers)  # type: ignore[assignment]
+        for worker in sorted(workers):
+            note: bytes | None = client.get(keys.worker(worker.decode("utf-8", "surrogateescape")))  # type: ignore[assignment]
+            if note is not None:
+                yield note
+    seen, size = 0, FIRST_PAGE_ENTRIES
+    while True:
+        with target.commands() as client:
+            page: list[bytes] = client.lrange(keys.failed, -seen - size, -seen - 1)  # type: ignore[assignment]
+        yield from page
+        if len(page) < size:
+            return
+        seen += len(page)
+        size = MOST_PAGE_ENTRIES // 2

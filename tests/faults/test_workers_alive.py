@@ -1,0 +1,236 @@
+"""Qudo's workers go on while jobs move: every job is run once, by Qudo or in Resque, never by both."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from migrate.failpoints import VARIABLE
+from tests.conftest import WriteConfig
+from tests.faults.accounting import Books
+from tests.faults.stopping import wait_stopped
+from tests.integration.conftest import Run
+from tests.integration.reports import Report
+from tests.qudo_app import Outcome, QudoWorker
+from tests.qudo_app.worker_process import WorkerProcess
+from tests.servers import Database, MariaDBDatabase, RedisServer, wait_until
+from tests.servers.command import Cli
+
+FUNC = "Worker::Mail"
+
+
+@contextlib.contextmanager
+def _enqueueing(books: Books, seconds_between: float = 0.01) -> Iterator[None]:
+    """An app that goes on enqueueing."""
+    stop = threading.Event()
+
+    def enqueue() -> None:
+        while not stop.wait(seconds_between):
+            books.enqueue()
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
+def test_each_job_runs_once_in_qudo_or_in_resque(
+    database: Database, books: Books, cli: Cli, run: Run, tmp_path: Path
+) -> None:
+    books.fill(600, priorities=3)
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(WorkerProcess([database], [FUNC], tmp_path / f"worker.{n}", work_seconds=0.003))
+            for n in range(3)
+        ]
+        workers[0].wait_ran(20)
+        with _enqueueing(books):
+            running = [cli.start("run", "--json", "--batch-size", "20", "--rate", "400/s") for _ in range(2)]
+            running[0].wait_until(lambda: books.standing().resque.total() > 150, 30, "150 jobs cross")
+        assert all(each.wait().status in (0, 1) for each in running)
+        for worker in workers:
+            worker.stop()
+        assert run().complete
+
+        standing = books.check_each_once([worker.ran for worker in workers])
+        assert not standing.job
+        assert all(worker.ran for worker in workers)
+
+
+@pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
+def test_jobs_that_fail_and_are_retried_meanwhile_reach_resque_once(
+    database: Database, books: Books, redis_server: RedisServer, cli: Cli, run: Run, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    write_config([database], redis_server, failures={"import": "none"})
+    books.fill(300, priorities=2)
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                WorkerProcess([database], [FUNC], tmp_path / f"worker.{n}", outcome=Outcome.FAILED, max_retries=10_000)
+            )
+            for n in range(3)
+        ]
+        workers[0].wait_ran(20)
+        assert cli("run", "--json", "--batch-size", "20", "--in-flight-wait", "20").status == 0
+        for worker in workers:
+            worker.stop()
+
+    assert run().complete
+    books.check_all_crossed()
+
+
+def test_retries_that_hit_a_random_database_lose_and_double_nothing(
+    innodb: MariaDBDatabase,
+    myisam: MariaDBDatabase,
+    redis_server: RedisServer,
+    redis: Redis,
+    cli: Cli,
+    run: Run,
+    write_config: WriteConfig,
+    tmp_path: Path,
+) -> None:
+    """Qudo's fault: a failed job's row is updated by id, in the wrong database half of the time."""
+    sources: dict[str, Database] = {"main": innodb, "second": myisam}
+    books = Books(sources, redis)
+    write_config(sources, redis_server, [{"func": "*", "lease_grace": 0}], failures={"import": "none"})
+    for source in sources:
+        books.fill(200, source=source)
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                WorkerProcess(
+                    [innodb, myisam],
+                    [FUNC],
+                    tmp_path / f"worker.{n}",
+                    outcome=Outcome.FAILED,
+                    max_retries=10_000,
+                    grab_for=1,
+                )
+            )
+            for n in range(4)
+        ]
+        workers[0].wait_ran(20)
+        running = cli.start("run", "--json", "--batch-size", "20", "--rate", "300/s", "--in-flight-wait", "30")
+        assert running.wait().status == 0
+        for worker in workers:
+            worker.stop()
+
+    assert run().complete
+    books.check_all_crossed()
+
+
+# --- zombies: workers that outlived their lease ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.FAILED], ids=["deletes", "re-enqueues"])
+@pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
+def test_a_zombie_that_wakes_after_its_job_has_crossed_changes_nothing(
+    outcome: Outcome,
+    database: Database,
+    books: Books,
+    redis_server: RedisServer,
+    run: Run,
+    write_config: WriteConfig,
+    tmp_path: Path,
+) -> None:
+    write_config([database], redis_server, [{"func": "*", "lease_grace": 0}], failures={"import": "none"})
+    books.fill(10)
+    with WorkerProcess(
+        [database], [FUNC], tmp_path / "zombie", outcome=outcome, work_seconds=0.5, max_retries=9, grab_for=1
+    ) as zombie:
+        zombie.wait_ran(1)
+        zombie.freeze()
+        wait_until(lambda: database.count(where="grabbed_until > UNIX_TIMESTAMP()") == 0, 10, "the lease is over")
+        assert run().counts == {"moved": 10, "handed_off": 10}
+
+        zombie.thaw()
+        zombie.stop()
+
+    assert len(zombie.ran) == 1
+    assert run().counts == {}
+    books.check_all_crossed()
+
+
+def test_a_row_that_a_zombie_takes_back_in_the_middle_of_a_move_is_qudos_again(
+    myisam: MariaDBDatabase, books_of_myisam: Books, cli: Cli
+) -> None:
+    """It is updated by id between the copy and the delete: its copy is dropped, and the job moves anew."""
+    books = books_of_myisam
+    books.fill(60)
+    zombie = QudoWorker([myisam], [FUNC], max_retries=9, grab_for=-100, seed=1)
+    held = zombie.find_and_grab()
+    assert held is not None
+    myisam.execute("UPDATE job SET grabbed_until = 0")
+    cli.env[VARIABLE] = "leasing.copied=stop"
+    running = cli.start("run", "--json", "--batch-size", "20")
+    wait_stopped(running)
+
+    zombie.reenqueue(held)
+    zombie.close()
+    assert myisam.count(where=f"id = {held.id} AND grabbed_until = 0") == 1
+    running.send(signal.SIGCONT)
+    report = Report(running.wait())
+
+    assert report.counts == {"moved": 60, "handed_off": 60}
+    books.check_all_crossed()
+
+
+def test_a_row_that_a_zombie_deletes_in_the_middle_of_a_move_crosses_all_the_same(
+    myisam: MariaDBDatabase, books_of_myisam: Books, cli: Cli
+) -> None:
+    """The stated exception: it may run in both, as it may in two Qudo workers. It is never lost and never stuck."""
+    books = books_of_myisam
+    books.fill(60)
+    zombie = QudoWorker([myisam], [FUNC], grab_for=-100, seed=1)
+    held = zombie.find_and_grab()
+    assert held is not None
+    myisam.execute("UPDATE job SET grabbed_until = 0")
+    cli.env[VARIABLE] = "leasing.copied=stop"
+    running = cli.start("run", "--json", "--batch-size", "20")
+    wait_stopped(running)
+
+    zombie.end(held, Outcome.COMPLETED)
+    zombie.close()
+    running.send(signal.SIGCONT)
+
+    assert Report(running.wait()).counts == {"moved": 60, "handed_off": 60}
+    books.check_all_crossed()
+
+
+@pytest.fixture
+def books_of_myisam(myisam: MariaDBDatabase, redis_server: RedisServer, redis: Redis, write_config: WriteConfig) -> Books:
+    """The books of a MyISAM database whose failures are nobody's concern."""
+    write_config([myisam], redis_server, failures={"import": "none"})
+    return Books(myisam, redis)
+
+
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
+def test_a_failure_that_is_logged_just_after_its_job_has_crossed_is_not_the_end_of_that_job(
+    database: Database, books: Books, run: Run
+) -> None:
+    """Qudo re-enqueues first and logs after; the migrator may take the row in between."""
+    books.fill(1)
+    worker = QudoWorker([database], [FUNC], max_retries=9)
+    job = worker.find_and_grab()
+    assert job is not None
+    worker.reenqueue(job)
+    assert run().counts == {"moved": 1, "handed_off": 1}
+    moved_at = database.value("SELECT moved_at FROM qudo_migrate_outbox")
+    wait_until(lambda: time.time() >= moved_at + 1, 5, "the next second")
+
+    worker._log_exception(job, "died")
+    worker.close()
+
+    assert run().counts == {}
+    books.check_all_crossed()
