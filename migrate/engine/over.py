@@ -10,7 +10,7 @@ from migrate.failpoints import reach
 from migrate.jobs import Identity
 from migrate.qudo import pending
 from migrate.qudo.source import Source
-from migrate.resque import ledger
+from migrate.resque import ledger, taking
 from migrate.resque.looking import Place
 from migrate.resque.target import Target
 
@@ -21,14 +21,14 @@ MOST_HOLDERS = 10_000
 def release_over(source: Source, target: Target, routing: Routing, holders: Sequence[Identity]) -> set[Identity]:
     """Free the keys of those jobs that were handed off and are not pending any more; returns them.
 
-    A job that failed for good is over, as in Qudo, which deletes its row.
+    A job that failed for good is over, as in Qudo, which deletes its row. One that a rollback has taken is not.
     """
     delivered = ledger.delivered_many(target, holders)
     if not delivered:
         return set()
     sightings = crossed.find(source, target, routing, delivered)
     alive = {identity for identity, sighting in sightings.items() if sighting.place is not Place.FAILED}
-    over = delivered - alive
+    over = delivered - alive - taking.returning(target, source.name)
     with source.writing() as connection:
         for holder in sorted(over):
             pending.release(connection, holder)

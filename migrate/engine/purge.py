@@ -28,7 +28,7 @@ from migrate.jobs import Identity
 from migrate.qudo import ddl, purging
 from migrate.qudo.purging import Delivered
 from migrate.qudo.source import Source
-from migrate.resque import durability, ledger
+from migrate.resque import durability, ledger, taking
 from migrate.resque.target import Target
 
 #: Batches that one fence serves: 2 MB of bits, 16 million jobs.
@@ -49,6 +49,7 @@ class PurgedSource(msgspec.Struct, frozen=True):
     not_delivered: int
     holding_uniqkey: int
     not_due: int
+    returning: int  #: a rollback is under way, or was cut short: the next one ends it
     seconds: float
     error: str | None = None
 
@@ -138,6 +139,7 @@ class SourcePurge:
         self._reporter = reporter
         self._routing = routing
         self._size = ChunkSize(DEFAULT_CAP)
+        self._returning: set[Identity] = set()  #: jobs on their way back to Qudo: their rows are all there is of them
         self.counts: Counter[str] = Counter()  #: outbox rows: `purged`, and those that stay by reason
         self.ignored: list[str] = []  #: what --force ignored
 
@@ -171,10 +173,15 @@ class SourcePurge:
         return freed
 
     def _durable_bits(self, batches: Sequence[int]) -> Mapping[int, bytes]:
-        """The bits of these batches, as a crash of Redis would leave them at least."""
+        """The bits of these batches, as a crash of Redis would leave them at least.
+
+        Which jobs are returning is read after the bits: a rollback that claims an undelivered job sets its bit.
+        """
 
         def look(target: Target) -> Mapping[int, bytes]:
-            return ledger.bitmaps(target, batches)
+            bits = ledger.bitmaps(target, batches)
+            self._returning = taking.returning(target, self._source.name)
+            return bits
 
         if self._options.dry_run:
             return look(self._target)
@@ -208,6 +215,8 @@ class SourcePurge:
         reason = None
         if not ledger.is_set(bits, row.seq):
             reason = "not_delivered"
+        elif Identity(batch, row.seq) in self._returning:
+            reason = "returning"
         elif Identity(batch, row.seq) in holding:
             reason = "holding_uniqkey"
         elif row.run_after > now:
@@ -241,6 +250,7 @@ def _result(works: Sequence[SourceWork], options: PurgeOptions, ignored: list[st
             not_delivered=each.tally.left["not_delivered"],
             holding_uniqkey=each.tally.left["holding_uniqkey"],
             not_due=each.tally.left["not_due"],
+            returning=each.tally.left["returning"],
             seconds=round(each.tally.seconds, 3),
             error=each.tally.error.message if each.tally.error else None,
         )

@@ -308,7 +308,7 @@ def test_an_account_that_lacks_a_right_moves_nothing_and_loses_nothing(
     assert resque.ids() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("table", ["func", "job", "exception_log", "job_status"])
+@pytest.mark.parametrize("table", ["job", "job_status"])
 def test_a_database_that_lacks_a_table_of_qudos_is_refused(
     table: str, shop: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
 ) -> None:

@@ -31,7 +31,17 @@ def _routes() -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("options", [(), ("--limit", "4"), ("--func", "Worker::[MK]*")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("database", "options"),
+    [
+        ("innodb", ()),
+        ("myisam", ()),
+        ("sqlite", ()),
+        ("innodb", ("--limit", "4")),
+        ("innodb", ("--func", "Worker::[MK]*")),
+    ],
+    indirect=["database"],
+)
 def test_a_dry_run_foretells_the_run_and_writes_nothing(
     options: tuple[str, ...],
     database: Database,

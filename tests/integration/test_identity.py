@@ -39,6 +39,7 @@ def test_jobs_under_ids_that_crossed_before_are_not_lost(
     assert len({job.identity for job in jobs}) == 60
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_where_tells_all_crossings_of_an_id(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run, cli: Cli
 ) -> None:

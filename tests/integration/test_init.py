@@ -22,6 +22,7 @@ def written(cli: Cli, name: str = "qudo-migrate.toml") -> dict[str, Any]:
     return tomllib.loads((cli.folder / name).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("database", ["innodb", "sqlite"], indirect=True)
 def test_what_init_writes_runs_without_an_edit(
     database: Database, mariadb: MariaDB, redis_server: RedisServer, resque: Resque, cli: Cli, run: Run
 ) -> None:
@@ -100,6 +101,7 @@ def test_several_sources_share_routes_for_the_same_func(mariadb: MariaDB, redis_
     ]
 
 
+@pytest.mark.parametrize("database", ["innodb", "sqlite"], indirect=True)
 def test_init_creates_our_tables_unless_told_otherwise(database: Database, redis_server: RedisServer, cli: Cli) -> None:
     arguments = ("init", "--source", f"main={database.url}", "--target", redis_server.url)
     with nothing_written(database):

@@ -61,6 +61,7 @@ def test_a_rehearsal_of_the_real_qudos_jobs_finds_no_difference_and_leaves_nothi
     assert document["jobs_per_second"] > 0
 
 
+@pytest.mark.parametrize("database", ["innodb", "sqlite"], indirect=True)
 def test_a_rehearsal_counts_what_would_stay(
     database: Database, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, rehearse: Rehearse
 ) -> None:

@@ -59,6 +59,7 @@ def test_every_waiting_job_reaches_resque_once(
     assert {name: len(jobs) for name, jobs in resque.queues().items()} == {"other_worker": 10, "worker_mail": 50}
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_a_payload_says_where_the_job_came_from(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_payload_says_where_the_job_came_from(
     }
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_a_second_run_finds_nothing_to_do(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_second_run_finds_nothing_to_do(
     assert [job.text for job in resque.queue("worker_mail")] == before
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_an_empty_database_is_a_success(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
@@ -150,7 +153,7 @@ def test_jobs_of_the_real_qudo_arrive_value_for_value(
     expected = {job.id: job for job in expected_jobs(which)}
     rows = {row.id: row for row in job_rows(database)}
     held = {row.id for row in rows.values() if row.grabbed_until > database.now()}
-    write_config([database], redis_server, routes=BYTES_AS_LATIN1)
+    write_config([database], redis_server, routes=BYTES_AS_LATIN1, failures={"import": "none"})
 
     report = run(status=1 if held else 0)
 
@@ -196,7 +199,9 @@ def test_both_dumps_of_the_real_qudo_cross_together_from_their_own_engines(
     load_fixture(innodb, "a")
     load_fixture(myisam, "b")
     rows = {"a": job_ids(innodb, "grabbed_until <= UNIX_TIMESTAMP()"), "b": job_ids(myisam)}
-    write_config({"a": innodb, "b": myisam}, redis_server, routes=[{"func": "Batch::*", "bytes": "base64"}])
+    write_config(
+        {"a": innodb, "b": myisam}, redis_server, [{"func": "Batch::*", "bytes": "base64"}], {"import": "none"}
+    )
 
     report = run(status=1)
 
@@ -298,7 +303,17 @@ def held_job(database: Database) -> Iterator[HeldJob]:
         held.ends(Outcome.COMPLETED)
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
+@pytest.mark.parametrize(
+    ("database", "outcome"),
+    [
+        ("innodb", Outcome.COMPLETED),
+        ("innodb", Outcome.ABORTED),
+        ("innodb", Outcome.FAILED),
+        ("myisam", Outcome.FAILED),
+        ("sqlite", Outcome.FAILED),
+    ],
+    indirect=["database"],
+)
 def test_in_flight_wait_waits_for_a_worker_to_end_its_job(
     outcome: Outcome,
     database: Database,
@@ -323,6 +338,7 @@ def test_in_flight_wait_waits_for_a_worker_to_end_its_job(
     assert database.count() == 0
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_in_flight_wait_gives_up_in_time(
     database: Database, redis_server: RedisServer, write_config: WriteConfig, run: Run
 ) -> None:
@@ -351,6 +367,7 @@ def test_no_job_runs_on_both_sides_while_qudo_workers_go_on(
     assert report.counts == {"moved": 3000 - len(ran), "handed_off": 3000 - len(ran)}
 
 
+@pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
 def test_jobs_that_apps_enqueue_meanwhile_are_lost_by_nobody(
     database: Database, redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig, run: Run
 ) -> None:
@@ -373,6 +390,7 @@ def test_jobs_that_apps_enqueue_meanwhile_are_lost_by_nobody(
 # --- options --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_func_takes_those_that_match_and_keeps_the_others(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
@@ -405,6 +423,7 @@ def test_source_takes_one_and_does_not_touch_the_others(
     assert "--source owner: no such source; known: one, other" in result.stderr
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_limit_moves_so_many_of_each_source_and_says_that_others_are_kept(
     database: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
 ) -> None:
@@ -418,6 +437,7 @@ def test_limit_moves_so_many_of_each_source_and_says_that_others_are_kept(
     assert run("--limit", "100").counts == {"moved": 6, "handed_off": 6}
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_batch_size_is_what_a_move_carries_at_most(
     database: Database, redis_server: RedisServer, write_config: WriteConfig, run: Run
 ) -> None:

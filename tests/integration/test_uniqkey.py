@@ -54,6 +54,7 @@ def test_a_second_job_waits_while_a_worker_has_the_first(
     assert resque.ids() == [second]
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_a_second_job_moves_once_the_first_has_failed_for_good(
     database: Database, crossed: int, resque: Resque, run: Run
 ) -> None:

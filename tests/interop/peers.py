@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -108,6 +109,12 @@ def install_pyres() -> None:
 
 def _install(command: Sequence[str], folder: Path, packages: Path, lock: Path) -> None:
     """Run an installer where its packages aren't those of the lock file. Without a registry: skip, but fail in CI."""
+    with lock.open("rb") as held:  # processes of pytest-xdist come here side by side
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _install_alone(command, folder, packages, lock)
+
+
+def _install_alone(command: Sequence[str], folder: Path, packages: Path, lock: Path) -> None:
     stamp = packages / ".installed"
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:

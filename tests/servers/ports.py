@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -13,10 +14,16 @@ _LOWEST, _HIGHEST = 20000, 32000
 _random = random.SystemRandom()
 
 
+#: Processes of pytest-xdist that may run side by side: each has ports of its own, so that none takes the port of
+#: another's server that is down just now.
+_PROCESSES = 16
+
+
 def free_port() -> int:
     """A port that nobody listens on just now."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
     while True:
-        port = _random.randint(_LOWEST, _HIGHEST)
+        port = _random.randrange(_LOWEST + number, _HIGHEST, _PROCESSES)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -20,11 +20,26 @@ from referencing import Registry, Resource
 from migrate import cli, errors
 from migrate.config import Delayed, parse
 from migrate.decision import Decision, decide
+from migrate.demo.result import DemoResult, Kill
+from migrate.engine.init import InitializedSource, InitResult
+from migrate.engine.pause import PausedGlob, PauseResult
+from migrate.engine.plan_result import (
+    Check,
+    Estimate,
+    Level,
+    PlannedFunc,
+    PlannedSource,
+    PlannedTarget,
+    PlanResult,
+)
 from migrate.engine.results import (
     LISTED_JOBS,
+    Difference,
     ErrorLine,
     FindingCount,
     FuncResult,
+    RehearsalResult,
+    RehearsedSource,
     RunResult,
     SourceResult,
     Tally,
@@ -33,12 +48,14 @@ from migrate.engine.results import (
 )
 from migrate.engine.routing import RowState
 from migrate.engine.where import Crossing, Story
-from migrate.jobs import Identity, QudoJob
+from migrate.jobs import Identity, QudoFailure, QudoJob
 from migrate.qudo import ddl, tables
+from migrate.qudo.serializers import Serializer
 from migrate.qudo.source import Source
 from migrate.resque.dialects import FACTS, Dialect
 from migrate.resque.looking import Place
 from migrate.translate import Translator
+from migrate.worker.scheduler import ScheduleResult
 from tests.schemas import REGISTRY, SCHEMAS, check
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +132,66 @@ STORY = Story(
         Crossing(Identity(2**63 - 1, 65_535).text, "Worker::Mail", "worker_mail", True, "queued", "queued in …")
     ],
 )
+REHEARSAL = RehearsalResult(
+    command="rehearse",
+    verdict="differences",
+    exit_status=1,
+    sources=[RehearsedSource.of("main", TALLY, [Difference("main", 5, "Worker::Mail", "args[0].n: a string")])],
+    rehearsed=3,
+    seconds=1.5,
+    jobs_per_second=2.0,
+    differences=[Difference("main", 5, "Worker::Mail", "args[0].n: a string")],
+    untranslatable_jobs=TALLY.untranslatable,
+    findings=[],
+    errors=[],
+    next="qudo-migrate plan",
+)
+INIT = InitResult(
+    command="init",
+    exit_status=1,
+    file="qudo-migrate.toml",
+    variables=["QUDO_PASSWORD"],
+    sources=[InitializedSource("main", "MySQL 8.4.3", "InnoDB", 2, [])],
+    ddl="CREATE TABLE …",
+    errors=[ErrorLine("main", "source main: no right to create qudo_migrate_chunk", "")],
+    next="have a DBA run it",
+)
+UNREACHABLE = PlanResult(
+    command="plan",
+    ready=False,
+    exit_status=3,
+    target=None,
+    sources=[],
+    checks=[],
+    workers_need=[],
+    estimate=Estimate(0, 0, 0, 0.0),
+    untranslatable_jobs=[],
+    findings=[],
+    errors=[ErrorLine("target", "target redis://…: gone", "start it")],
+    next="mend it",
+)
+DEMO = DemoResult(
+    command="demo",
+    verdict="ok",
+    exit_status=0,
+    summary="ok: 10 jobs waited = …",
+    server="Valkey 9.0.1",
+    jobs=10,
+    handed_off=8,
+    queued=6,
+    delayed=2,
+    in_flight=1,
+    untranslatable=1,
+    not_moved=0,
+    missing=0,
+    duplicated=0,
+    mismatched=0,
+    foreign=0,
+    imported=3,
+    kill=Kill(True, 5, 2, 3, 0),
+    seconds=4.2,
+    folder=None,
+)
 
 
 def test_the_result_of_a_run() -> None:
@@ -133,6 +210,45 @@ def test_a_story() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("init", INIT),
+        ("plan", UNREACHABLE),
+        ("rehearse", REHEARSAL),
+        (
+            "pause",
+            PauseResult("pause", False, [PausedGlob("Worker::*", "me", "db1", "2026-05-04T03:02:01+00:00")], "…"),
+        ),
+        ("schedule", ScheduleResult("schedule", 0)),
+        ("demo", DEMO),
+        ("demo", msgspec.structs.replace(DEMO, verdict="differences", exit_status=1, missing=1, folder="/tmp/demo")),
+    ],
+)
+def test_other_results(name: str, record: msgspec.Struct) -> None:
+    check(encoded(record), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("init", msgspec.structs.replace(INIT, exit_status=0)),
+        ("init", msgspec.structs.replace(INIT, ddl=None)),
+        ("plan", msgspec.structs.replace(UNREACHABLE, ready=True)),
+        ("plan", msgspec.structs.replace(UNREACHABLE, exit_status=0)),
+        ("rehearse", msgspec.structs.replace(REHEARSAL, verdict="ok")),
+        ("rehearse", msgspec.structs.replace(REHEARSAL, differences=[])),
+        ("rehearse", msgspec.structs.replace(REHEARSAL, exit_status=0, verdict="ok", differences=[])),
+        ("demo", msgspec.structs.replace(DEMO, exit_status=1)),
+        ("demo", msgspec.structs.replace(DEMO, missing=1)),
+        ("demo", msgspec.structs.replace(DEMO, verdict="differences")),
+    ],
+)
+def test_results_that_contradict_themselves_are_refused(name: str, record: msgspec.Struct) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(encoded(record), name)
+
+
+@pytest.mark.parametrize(
     ("name", "part", "record"),
     [
         ("run", "", RunResult),
@@ -144,6 +260,22 @@ def test_a_story() -> None:
         ("run", "#/$defs/error", ErrorLine),
         ("where", "", Story),
         ("where", "#/$defs/crossing", Crossing),
+        ("init", "", InitResult),
+        ("init", "#/$defs/source", InitializedSource),
+        ("plan", "", PlanResult),
+        ("plan", "#/$defs/target", PlannedTarget),
+        ("plan", "#/$defs/source", PlannedSource),
+        ("plan", "#/$defs/func", PlannedFunc),
+        ("plan", "#/$defs/check", Check),
+        ("plan", "#/$defs/estimate", Estimate),
+        ("rehearse", "", RehearsalResult),
+        ("rehearse", "#/$defs/source", RehearsedSource),
+        ("rehearse", "#/$defs/difference", Difference),
+        ("pause", "", PauseResult),
+        ("pause", "#/$defs/pause", PausedGlob),
+        ("schedule", "", ScheduleResult),
+        ("demo", "", DemoResult),
+        ("demo", "#/$defs/kill", Kill),
     ],
 )
 def test_schema_and_record_have_the_same_shape(name: str, part: str, record: type[msgspec.Struct]) -> None:
@@ -165,6 +297,9 @@ def shape(schema: Any, resolver: Any) -> Any:
         return shape(resolved.contents, resolved.resolver)
     if "anyOf" in schema:
         return frozenset().union(*(shape(each, resolver) for each in schema["anyOf"]))
+    if "type" not in schema:  # msgspec's word for an enum
+        assert all(isinstance(each, str) for each in schema["enum"])
+        return frozenset(["string"])
     if schema["type"] == "object":
         return {name: shape(each, resolver) for name, each in schema["properties"].items()}
     if schema["type"] == "array":
@@ -180,6 +315,14 @@ def test_limits_are_those_of_the_code() -> None:
     assert set(SCHEMAS["error.schema.json"]["properties"]["exit_status"]["enum"]) == statuses
     assert {*RowState, *Place} <= set(where["properties"]["state"]["enum"])
     assert set(Place) <= set(where["$defs"]["crossing"]["properties"]["state"]["enum"])
+    plan, rehearse = SCHEMAS["plan.schema.json"], SCHEMAS["rehearse.schema.json"]
+    assert set(plan["properties"]["exit_status"]["enum"]) == {0, *statuses} - {errors.Interrupted.exit_status}
+    assert set(rehearse["properties"]["exit_status"]["enum"]) == {0, *statuses}
+    for each in (plan, rehearse):
+        assert each["properties"]["untranslatable_jobs"]["maxItems"] == LISTED_JOBS
+    assert rehearse["$defs"]["source"]["properties"]["differences"]["maximum"] == LISTED_JOBS
+    assert set(plan["$defs"]["check"]["properties"]["level"]["enum"]) == set(Level)
+    assert set(plan["$defs"]["func"]["properties"]["serializer"]["enum"]) == set(Serializer)
 
 
 @pytest.mark.parametrize("kind", [*all_errors()])
@@ -307,6 +450,64 @@ def test_a_delayed_text_has_the_keys_of_its_dialect_in_their_order(dialect: Dial
 def test_other_payloads_are_refused(broken: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(broken, "payload")
+
+
+# Failures
+
+
+def failure_entry(dialect: Dialect = Dialect.PERL, **values: Any) -> Any:
+    row: dict[str, Any] = {
+        "source": "main",
+        "id": 5,
+        "func_id": 1,
+        "func": "Worker::Mail",
+        "time": NOW,
+        "message": b"died at Mail.pm line 3.\n",
+        "uniqkey": None,
+        "arg": b"{}",
+    }
+    translator = Translator("main", decision(dialect, "max_retry = 3"))
+    text = translator.translate_failure(QudoFailure(**(row | values))).text
+    assert text is not None
+    return json.loads(text)
+
+
+@given(
+    dialect=st.sampled_from(Dialect),
+    row_id=st.integers(0, 2**64 - 1),
+    time=_unsigned,
+    message=st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode()),
+    uniqkey=st.none() | st.binary(max_size=20),
+    arg=st.none() | st.sampled_from([b"{}", b"[1,[null]]", '{"鮎":"0123"}'.encode()]),
+)
+def test_every_failure(
+    dialect: Dialect, row_id: int, time: int, message: bytes, uniqkey: bytes | None, arg: bytes | None
+) -> None:
+    check(failure_entry(dialect, id=row_id, time=time, message=message, uniqkey=uniqkey, arg=arg), "failure")
+
+
+def test_a_failure_that_uses_every_key() -> None:
+    entry = failure_entry(uniqkey=b"welcome-1")
+    schema = SCHEMAS["failure.schema.json"]
+    assert set(entry) == set(schema["properties"])
+    assert set(entry["payload"]) == set(schema["$defs"]["payload"]["properties"])
+    assert set(entry["payload"]["qudo"]) == set(schema["$defs"]["qudo"]["properties"])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"failed_at": "2027-01-15 08:00:00"},
+        {"worker": "host:1:worker_mail"},
+        {"backtrace": None},
+        {"retried_at": "2027/01/15 08:00:00 UTC"},
+        {"payload": {"class": "A", "args": []}},
+        {"payload": {"class": "A", "args": [], "qudo": {"source": "main", "outbox": "0000000000000007-0"}}},
+    ],
+)
+def test_other_failures_are_refused(broken: dict[str, object]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(failure_entry() | broken, "failure")
 
 
 # DDL
