@@ -1,8 +1,8 @@
 """Rollback: jobs that Resque has not started go back to Qudo, while workers and other migrators live.
 
 The only module that knows the order of the steps: pause, claim what was never handed off, take what waits in Resque,
-prove that durable, put it into `job`, forget it in Redis. A crash leaves jobs in `returning`; the next rollback finishes
-them, whatever funcs it is asked for.
+prove that durable, put it into `job`, forget it in Redis. A crash leaves jobs in `returning`; the next rollback brings
+them home, whatever funcs it is asked for.
 """
 
 from __future__ import annotations

@@ -224,9 +224,10 @@ def counts(connection: Connection) -> tuple[int, int]:
 
 
 def rebuild_chunks(source: Source, batch: int, lacking: Callable[[int], bool], state: ChunkState) -> int:
-    """Replace the chunk records of a batch by new ones of all its rows that `lacking` says of; how many rows.
+    """Replace the chunk records of a batch by new ones of all its rows whose bit is clear; how many rows.
 
-    One transaction: recovery finds either the old records or the new ones. Safe to repeat.
+    `lacking`: whether a seq's bit is clear. One transaction: recovery finds either the old records or the new ones.
+    Safe to repeat.
     """
     with source.writing() as connection:
         connection.execute(delete(tables.chunk).where(chunk.batch == batch))
@@ -234,12 +235,15 @@ def rebuild_chunks(source: Source, batch: int, lacking: Callable[[int], bool], s
         rows = [(int(row[0]), int(row[1])) for row in connection.execute(query) if lacking(int(row[0]))]
         for start in range(0, len(rows), ROWS_PER_REBUILT_CHUNK):
             part = rows[start : start + ROWS_PER_REBUILT_CHUNK]
+            first, last = part[0][0], part[-1][0]
+            # Bits between them may be set already, and a record is complete once so many are set in its range.
+            delivered = sum(not lacking(seq) for seq in range(first, last + 1))
             connection.execute(
                 insert(tables.chunk).values(
                     batch=batch,
-                    first_seq=part[0][0],
-                    last_seq=part[-1][0],
-                    jobs=len(part),
+                    first_seq=first,
+                    last_seq=last,
+                    jobs=len(part) + delivered,
                     state=int(state),
                     moved_at_us=part[0][1] * 1_000_000 + start // ROWS_PER_REBUILT_CHUNK,
                 )

@@ -221,8 +221,8 @@ def notes(connection: Connection) -> set[Identity]:
 def drop_notes(source: Source, identities: Collection[Identity]) -> None:
     """Delete notes of jobs that Redis has durably forgotten to be on their way. Safe to repeat."""
     for batch, seqs in by_batch(identities).items():
-        for part in id_lists(source, seqs):
-            with source.writing() as connection:
+        with source.writing() as connection:
+            for part in id_lists(source, seqs):
                 these = _these(batch, part, tables.returned.name)
                 connection.execute(delete(tables.returned).where(these), execution_options=UNCACHED)
 

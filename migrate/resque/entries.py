@@ -62,37 +62,34 @@ def from_tail(target: Target, key: bytes) -> Iterator[bytes]:
     """A list's entries from the tail, each once; in doubt (somebody took entries out of its middle) some twice."""
     read = 0
     wanted = FIRST_PAGE_ENTRIES
-    anchor: list[bytes] = []
+    before: list[bytes] = []
     while True:
-        first = read - len(anchor)
+        overlap = min(ANCHOR_ENTRIES, len(before))
+        first = read - overlap
         with target.commands() as client:
-            page: list[bytes] = client.lrange(key, -first - wanted - len(anchor), -first - 1)  # type: ignore[assignment]
+            page: list[bytes] = client.lrange(key, -first - wanted - overlap, -first - 1)  # type: ignore[assignment]
         page.reverse()
-        is_last = len(page) < wanted + len(anchor)
-        fresh = _behind(anchor, page)
-        yield from page[fresh:]
-        if is_last:
+        yield from page[fresh_from(before, page) :]
+        if len(page) < wanted + overlap:
             return
         read = first + len(page)
-        anchor = page[-ANCHOR_ENTRIES:]
+        before = page
         mean = sum(map(len, page)) // len(page) + 1
         wanted = max(1, min(MOST_PAGE_ENTRIES, PAGE_BYTES // mean))
 
 
-def _behind(anchor: list[bytes], page: list[bytes]) -> int:
-    """Where in the page begins what wasn't read yet: behind the anchor, which pushes have shifted into it.
+def fresh_from(before: list[bytes], page: list[bytes]) -> int:
+    """Where in a page begins what the page before it didn't have. Both begin at the list's tail.
 
-    Found nowhere: pushes have shifted it by more than a page (then all of it was read, and the next page will tell),
-    or entries were taken out; better to read them twice than to miss one.
+    A page begins with the last entries of the one before, unless pushes have shifted these into it, or they are gone:
+    popped, or taken out. In doubt an entry is given twice; none is missed.
     """
-    if page[: len(anchor)] == anchor:
-        return len(anchor)
-    if not anchor:
-        return 0
-    for start in range(len(page) - len(anchor) + 1):
-        if page[start] == anchor[0] and page[start : start + len(anchor)] == anchor:
-            return start + len(anchor)
-    for last in range(len(anchor) - 1, -1, -1):  # some of them were taken out or popped
-        if anchor[last] in page:
-            return page.index(anchor[last]) + 1
-    return 0
+    anchor = before[-ANCHOR_ENTRIES:]
+    length = len(anchor)
+    if page[:length] == anchor:
+        return length
+    for start in range(len(page) - length + 1):
+        if page[start] == anchor[0] and page[start : start + length] == anchor:
+            return start + length
+    known = set(before)
+    return next((at for at, text in enumerate(page) if text not in known), len(page))

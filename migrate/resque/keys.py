@@ -64,5 +64,5 @@ class Keys:
         return self._of(f"{OURS}:taken:{batch:016x}")
 
     def returning(self, source: str) -> bytes:
-        """The hash of jobs on their way back to Qudo: identity -> `<length>:<place><text>`, empty if never in Resque."""
+        """The hash of jobs on their way back to Qudo: identity -> `<length>:<place><text>`, "" if never in Resque."""
         return self._of(f"{OURS}:returning:{source}")

@@ -22,7 +22,8 @@ _encode_odd = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 #: Stands for NaN and its like, which no JSON may hold: half a surrogate pair, so that no real text is equal to it.
 _NO_NUMBER = "\udfff"
 
-_decode = json.JSONDecoder(parse_constant=lambda name: _NO_NUMBER + name).decode
+_decoder = json.JSONDecoder(parse_constant=lambda name: _NO_NUMBER + name)
+_decode_first = _decoder.raw_decode
 
 _UNSIGNED = (1 << 64) - 1
 #: Bits of a job's number: the others of a 64-bit word are for `sightings`.
@@ -32,7 +33,13 @@ NUMBER = ~0b11111 & _UNSIGNED
 def decoded(text: bytes) -> Any:
     """The value of an entry. Raises ValueError for what is no JSON, or deeper than any job that crossed."""
     try:
-        return _decode(text.decode())
+        characters = text.decode()
+        try:
+            value, end = _decode_first(characters)
+        except json.JSONDecodeError:
+            end = -1
+        # With blanks around it, or broken: the decoder's own way tells.
+        return value if end == len(characters) else _decoder.decode(characters)
     except UnicodeDecodeError:
         # A Perl worker's last words may be in any character set; the job that it tells of is there all the same.
         return decoded(text.decode("utf-8", "replace").encode())

@@ -85,9 +85,17 @@ def _source(name: str) -> str:
 
 
 def columns(rows: Sequence[Jobs]) -> list[str]:
-    """The words that a table needs: those that count anything."""
-    words = (*(word for word in STATES), "duplicated", "mismatched", "imported", "foreign", "purged")
+    """The words that a table needs: those that count anything, what is wrong first."""
+    words = dict.fromkeys((*DIFFERENCES, *HANDED_OFF, *STATES, *BESIDE))
     return [word for word in words if any(getattr(jobs, word) for jobs in rows)]
+
+
+def breakable(text: str | None) -> Markup:
+    """A Perl name that may be broken behind each "::"."""
+    return Markup("::<wbr>").join((text or "").split("::"))
+
+
+_environment.filters["breakable"] = breakable
 
 
 def flow(totals: Jobs) -> list[Step]:

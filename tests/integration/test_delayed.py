@@ -11,7 +11,8 @@ from tests.integration.conftest import Run
 from tests.qudo_app import enqueue, job_ids, job_rows
 from tests.resque_app import Resque
 from tests.schemas import check
-from tests.servers import MariaDBDatabase, RedisServer
+from tests.servers import MariaDBDatabase, Proxy, RedisServer
+from tests.servers.command import Cli
 
 KEY_ORDER = {
     "perl": ["class", "args", "queue", "qudo"],
@@ -142,3 +143,28 @@ def test_retries_are_written_where_the_dialect_reads_them(
 
     jobs = resque.jobs()
     assert [(job.payload["max_retry"], job.payload["retry_count"]) for job in jobs] == [(5, 2), (5, 2)]
+
+
+def test_a_job_that_became_due_in_the_outbox_goes_straight_to_its_queue(
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    cli: Cli,
+    write_config: WriteConfig,
+    run: Run,
+) -> None:
+    """It was moved while it was early; the run died before the hand-off, and the next one came late."""
+    job_id = enqueue(innodb, "Worker::Mail", b"{}", run_after=1000)
+    with Proxy(redis_server) as proxy:
+        write_config([innodb], proxy.url(redis_server.url))
+        proxy.hold_request(b'{"class"')
+        running = cli.start("run")
+        proxy.wait_held()
+        running.kill()
+    innodb.execute("UPDATE qudo_migrate_outbox SET run_after = run_after - 2000")
+    write_config([innodb], redis_server)
+
+    assert run().counts == {"handed_off": 1}
+
+    assert resque.delayed() == {}
+    assert [job.id for job in resque.queue("worker_mail")] == [job_id]

@@ -22,7 +22,7 @@ from migrate.qudo.serializers import BytesMode, Serializer
 from migrate.qudo.source import Source
 from migrate.qudo.tables import MOVE_LEASE
 from migrate.resque.target import Target
-from tests.integration.stepping import Died, Migrator, at
+from tests.integration.stepping import Died, Migrator, at, empty
 from tests.qudo_app import Outcome, QudoWorker, enqueue, fill, func_id, job_ids, job_rows
 from tests.qudo_app import QudoJob as QudoWorkerJob
 from tests.qudo_app.rows import JobRow
@@ -33,6 +33,34 @@ from tests.servers.proxy import MYSQL_COMMIT
 OUTBOX = "qudo_migrate_outbox"
 CHUNK = "qudo_migrate_chunk"
 PENDING = "qudo_migrate_pending"
+
+
+@pytest.fixture(scope="module")
+def kept_innodb(mariadb: MariaDB) -> Iterator[MariaDBDatabase]:
+    database = mariadb.create_database("InnoDB")
+    yield database
+    database.drop()
+
+
+@pytest.fixture(scope="module")
+def kept_myisam(mariadb: MariaDB) -> Iterator[MariaDBDatabase]:
+    database = mariadb.create_database("MyISAM")
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def innodb(kept_innodb: MariaDBDatabase) -> MariaDBDatabase:
+    """One database for all these tests, emptied for each."""
+    empty(kept_innodb)
+    return kept_innodb
+
+
+@pytest.fixture
+def myisam(kept_myisam: MariaDBDatabase) -> MariaDBDatabase:
+    """One database for all these tests, emptied for each."""
+    empty(kept_myisam)
+    return kept_myisam
 
 
 @pytest.fixture
@@ -440,9 +468,10 @@ FATES: dict[str, tuple[Callable[[Database, int], object], bool]] = {
 
 
 @pytest.mark.parametrize(
-    "arg", [b'{"n":2}', b"", None, b'"' + bytes(range(128, 256)) + b'"'], ids=["json", "empty", "null", "bytes"]
+    ("arg", "key"),
+    [(b'{"n":2}', "key"), (b"", ""), (None, None), (bytes(range(128, 256)), "caf\xe9")],
+    ids=["usual", "empty", "null", "bytes"],
 )
-@pytest.mark.parametrize("key", [None, "", "caf\xe9"], ids=["no key", "empty key", "key"])
 @pytest.mark.parametrize("fate", FATES)
 def test_a_copy_becomes_ready_unless_qudo_has_the_job(
     myisam: MariaDBDatabase, target: Target, fate: str, arg: bytes | None, key: str | None

@@ -211,9 +211,10 @@ def test_delayed_jobs_return_and_leave_a_clean_schedule(
     write_config([database], {"url": redis_server.url, "dialect": dialect})
     run()
     assert len(Resque(redis).jobs()) == 40
-    foreign = b'{"class":"Native","args":[1],"queue":"q"}'
+    foreign: Any = b'{"class":"Native","args":[1],"queue":"q"}'
     second = now + 1001
-    redis.linsert(f"resque:delayed:{second}", "BEFORE", texts(redis, f"resque:delayed:{second}")[3], foreign)
+    third: Any = texts(redis, f"resque:delayed:{second}")[3]
+    redis.linsert(f"resque:delayed:{second}", "BEFORE", third, foreign)
     redis.sadd(f"resque:timestamps:{foreign.decode()}", f"delayed:{second}")
 
     assert rollback() == {"returned": 40}

@@ -79,6 +79,20 @@ def moved(innodb: MariaDBDatabase, redis_server: RedisServer, write_config: Writ
     return innodb
 
 
+def first_of(redis: Redis, key: str | bytes = MAIL) -> bytes:
+    """Take the first entry of a list."""
+    text = redis.lpop(key)
+    assert isinstance(text, bytes)
+    return text
+
+
+def last_of(redis: Redis, key: str | bytes = MAIL) -> bytes:
+    """Take the last entry of a list."""
+    text = redis.rpop(key)
+    assert isinstance(text, bytes)
+    return text
+
+
 def edited(redis: Redis, at: int, **changes: object) -> None:
     """Change keys of a payload in its queue."""
     job = json.loads(redis.lindex(MAIL, at) or b"")
@@ -231,7 +245,7 @@ def test_what_stands_beside_the_args_is_compared_too(moved: MariaDBDatabase, red
 
 def test_a_job_in_another_queue_is_mismatched(moved: MariaDBDatabase, redis: Redis, verify: Verify) -> None:
     redis.sadd("resque:queues", "elsewhere")
-    redis.rpush("resque:queue:elsewhere", redis.lpop(MAIL) or b"")
+    redis.rpush("resque:queue:elsewhere", first_of(redis))
     verified = verify("--expect-idle", status=1)
     assert verified.found("mismatched") == [(1, "queue: another string (queued)")]
 
@@ -270,7 +284,7 @@ def test_foreign_and_native_jobs_are_told_apart(moved: MariaDBDatabase, redis: R
 
 
 def test_jobs_out_of_order_are_told_and_are_no_difference(moved: MariaDBDatabase, redis: Redis, verify: Verify) -> None:
-    redis.rpush(MAIL, redis.lpop(MAIL) or b"")
+    redis.rpush(MAIL, first_of(redis))
     verified = verify()
     assert verified.totals == {"queued": 10, "handed_off": 10}
     assert [job_id for job_id, _ in verified.found("order")] == [1]
@@ -312,7 +326,8 @@ def test_delayed_jobs_are_matched_by_content(delayed: MariaDBDatabase, redis: Re
 
 def test_what_the_scheduler_has_moved_is_queued(delayed: MariaDBDatabase, redis: Redis, verify: Verify) -> None:
     redis.sadd("resque:queues", "worker_mail")
-    for text in redis.lpop(_delayed_key(redis), 3) or []:
+    key = _delayed_key(redis)
+    for text in [first_of(redis, key) for _ in range(3)]:
         job = json.loads(text)
         redis.rpush(MAIL, json.dumps({"class": job["class"], "args": job["args"]}))
     assert verify("--expect-idle").totals == {"delayed": 1, "queued": 3, "handed_off": 4}
@@ -322,7 +337,7 @@ def test_a_delayed_job_that_is_gone_doubled_or_changed_is_noticed(
     delayed: MariaDBDatabase, redis: Redis, verify: Verify
 ) -> None:
     key = _delayed_key(redis)
-    last = redis.rpop(key) or b""
+    last = last_of(redis, key)
     assert verify("--expect-idle", status=1).found("missing") == [(4, "handed off, and found nowhere")]
     redis.rpush(key, last, last)
     doubled = verify("--expect-idle", status=1)
@@ -341,7 +356,7 @@ def test_a_delayed_job_that_is_gone_doubled_or_changed_is_noticed(
 def test_a_job_that_perls_plugin_retries_is_known_by_its_content(
     moved: MariaDBDatabase, redis: Redis, verify: Verify
 ) -> None:
-    job = json.loads(redis.lpop(MAIL) or b"")
+    job = json.loads(first_of(redis))
     redis.rpush(MAIL, json.dumps({"args": job["args"], "retry_count": 1, "class": job["class"]}))
     assert verify("--expect-idle").totals == {"queued": 10, "handed_off": 10}
 

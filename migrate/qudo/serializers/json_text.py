@@ -78,9 +78,7 @@ def decode(text: bytes) -> PlainValue:
     Raises Untranslatable for what isn't JSON or holds a number outside a double.
     """
     try:
-        value: PlainValue = json.loads(
-            text.decode(), parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
-        )
+        value: PlainValue = _decode_exactly(text.decode())
     except UnicodeDecodeError as error:
         raise NotJson(f"not valid JSON: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -166,6 +164,10 @@ def _float(digits: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise NotJson(f"not valid JSON: {name}")
+
+
+#: Made once, as above.
+_decode_exactly = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant).decode
 
 
 def _cause(text: bytes, error: Exception | None) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// The filters of the findings. Without scripts all findings are shown.
+// The filters of the findings; report.html#kind=missing opens filtered. Without scripts all findings are shown.
 (() => {
   const form = document.querySelector(".filters");
   if (!form) return;
@@ -16,8 +16,17 @@
     });
     document.getElementById("shown").textContent = `${shown} of ${rows.length}`;
   };
+  const follow = () => {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    if (![...wanted.keys()].some((key) => ["kind", "source", "text"].includes(key))) return;
+    for (const id of ["kind", "source", "text"]) document.getElementById(id).value = wanted.get(id) || "";
+    filter();
+    form.scrollIntoView();
+  };
   form.hidden = false;
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("hashchange", follow);
   filter();
+  follow();
 })();
