@@ -222,7 +222,9 @@ class Books:
         """Each queue has these jobs in this order; others may stand among them."""
         for queue, tokens in order.items():
             wanted = set(tokens)
-            found = [token for text in self._texts(f"queue:{queue}") if (token := _token_of(json.loads(text))) in wanted]
+            found = [
+                token for text in self._texts(f"queue:{queue}") if (token := _token_of(json.loads(text))) in wanted
+            ]
             wrong = [place for place, pair in enumerate(zip(found, tokens, strict=False)) if pair[0] != pair[1]]
             assert found == list(tokens), (
                 f"queue {queue} isn't in Qudo's order: {len(found)} of {len(tokens)}, wrong from {wrong[:1]} on:"
@@ -244,6 +246,8 @@ def _none(tokens: Iterable[Token], what: str) -> None:
 
 
 def _has_outbox(database: Database) -> bool:
-    catalogue = "sqlite_master WHERE name" if database.engine == "SQLite" else "information_schema.tables WHERE table_name"
+    catalogue = (
+        "sqlite_master WHERE name" if database.engine == "SQLite" else "information_schema.tables WHERE table_name"
+    )
     here = "" if database.engine == "SQLite" else " AND table_schema = DATABASE()"
     return bool(database.rows(f"SELECT 1 FROM {catalogue} = '{_OUTBOX}'{here}"))

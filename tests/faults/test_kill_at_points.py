@@ -15,8 +15,9 @@ from tests.resque_app import Resque, ResqueWorker
 from tests.servers import Database
 from tests.servers.command import Cli
 
-#: Jobs of one chunk: a backlog is several chunks, so that a point is passed several times.
-BATCH_SIZE = "20"
+#: A backlog is several chunks of this run, so that a point is passed several times.
+RUN = ("run", "--batch-size", "20")
+PURGE = ("purge", "--older-than", "0")
 
 
 class Stage(NamedTuple):
@@ -29,9 +30,10 @@ class Stage(NamedTuple):
     resque: Resque
 
     def kill_at(self, point: str, at: int = 1) -> None:
-        """Run until the point kills it. A kill that never fires is a failure."""
+        """Run, or purge, until the point kills it. A kill that never fires is a failure."""
+        purges = point.startswith("purge.")
         self.cli.env[VARIABLE] = f"{point}=kill@{at}"
-        result = self.cli("run", "--json", "--batch-size", BATCH_SIZE)
+        result = self.cli(*(PURGE if purges else RUN), "--json")
         assert result.status == -signal.SIGKILL, f"{point} was not passed {at} times\n{result.stdout}{result.stderr}"
         del self.cli.env[VARIABLE]
 
@@ -81,6 +83,13 @@ def keys_that_are_over(stage: Stage) -> Order:
     return stage.books.order()
 
 
+def delivered(stage: Stage) -> Order:
+    """A backlog that has crossed, before its purge."""
+    order = backlog(stage)
+    stage.run()
+    return order
+
+
 class Kill(NamedTuple):
     """One way to die."""
 
@@ -118,6 +127,10 @@ def _kills() -> Iterator[Kill]:
     yield Kill("sqlite", "binding.bound", 1)
     yield Kill("innodb", "pending.released", 1, keys_that_are_over)
     yield Kill("myisam", "pending.released", 2, keys_that_are_over)
+
+    for engine in ("innodb", "myisam"):
+        yield Kill(engine, "purge.deleted", 1, delivered)
+        yield Kill(engine, "purge.committed", 1, delivered)
 
 
 KILLS = list(_kills())
@@ -158,7 +171,14 @@ def test_a_chain_of_kills_needs_no_clean_run_in_between(
     order = books.order()
     points = ["move.committed", "recover.found", "handoff.begun", "move.deleted", "handoff.done", "move.locked"]
     if not database.transactional:
-        points = ["leasing.copied", "leasing.deleted", "recover.found", "leasing.claimed", "handoff.begun", "leasing.ready"]
+        points = [
+            "leasing.copied",
+            "leasing.deleted",
+            "recover.found",
+            "leasing.claimed",
+            "handoff.begun",
+            "leasing.ready",
+        ]
 
     for point in points:
         stage.kill_at(point)

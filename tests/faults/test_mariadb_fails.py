@@ -1,4 +1,4 @@
-"""MariaDB is killed in mid-batch, hangs up, or makes the migrator wait for locks: the run waits and goes on, exactly."""
+"""MariaDB is killed in mid-batch, hangs up, or makes the migrator wait for locks: the run goes on, its counts exact."""
 
 from __future__ import annotations
 
@@ -109,7 +109,13 @@ def test_a_run_gives_up_after_retry_for_and_a_later_one_completes(
 # --- the connection dies --------------------------------------------------------------------------------------------
 
 INNODB_STATEMENTS = [b"FOR UPDATE", b"INSERT INTO qudo_migrate_chunk", OUTBOX, b"DELETE FROM job", MYSQL_COMMIT]
-MYISAM_STATEMENTS = [b"get_lock", b"UPDATE job SET grabbed_until", OUTBOX, b"DELETE FROM job", b"UPDATE qudo_migrate_chunk"]
+MYISAM_STATEMENTS = [
+    b"get_lock",
+    b"UPDATE job SET grabbed_until",
+    OUTBOX,
+    b"DELETE FROM job",
+    b"UPDATE qudo_migrate_chunk",
+]
 
 
 @pytest.mark.parametrize("lost", ["request", "reply"])

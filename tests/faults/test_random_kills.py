@@ -71,7 +71,9 @@ def _victim(chance: random.Random, engine: str, *, alone: bool) -> str:
     """MyISAM loses nothing only as long as its server lives, and Qudo's workers end with their server."""
     if not alone:
         return "migrator"
-    return chance.choice(["migrator", "migrator", "two migrators", "redis", "mariadb" if engine == "InnoDB" else "redis"])
+    return chance.choice(
+        ["migrator", "migrator", "two migrators", "redis", "mariadb" if engine == "InnoDB" else "redis"]
+    )
 
 
 def _kill(victim: str, chance: random.Random, cli: Cli, mariadb: MariaDB, redis_server: RedisServer) -> int:

@@ -33,8 +33,6 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-
-
 class Fault(NamedTuple):
     """How Redis fails, how it is mended, and what the run says meanwhile."""
 
@@ -122,7 +120,13 @@ def test_a_run_ends_with_status_3_after_retry_for_and_a_later_one_completes(
 @pytest.mark.parametrize("lost", ["request", "reply"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_lost_answer_of_the_hand_off_changes_no_count(
-    times: int, lost: str, books: Books, database: MariaDBDatabase, redis_server: RedisServer, cli: Cli, write_config: WriteConfig
+    times: int,
+    lost: str,
+    books: Books,
+    database: MariaDBDatabase,
+    redis_server: RedisServer,
+    cli: Cli,
+    write_config: WriteConfig,
 ) -> None:
     """Once: the client tries again by itself. Three times: the run must find out from the ledger."""
     books.fill(JOBS, priorities=2)
@@ -313,7 +317,9 @@ def test_a_redis_that_gives_no_proof_may_forget_even_what_a_whole_run_pushed(
         books.check_order(order)
 
 
-def test_what_the_fence_has_proved_is_not_asked_for_again(innodb: MariaDBDatabase, run: Run, write_config: WriteConfig) -> None:
+def test_what_the_fence_has_proved_is_not_asked_for_again(
+    innodb: MariaDBDatabase, run: Run, write_config: WriteConfig
+) -> None:
     with RedisServer(appendfsync="everysec") as server:
         books = Books(innodb, server.client())
         books.fill(JOBS)

@@ -116,6 +116,7 @@ def test_a_killed_rollback_is_ended_by_the_next(
     assert database.count(OUTBOX) == 0
     nothing_half_done(database, redis)
     assert cli("resume").status == 0
+    age(database)
     assert cli("run").status == 0
     assert in_resque(redis) == jobs
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from migrate.failpoints import VARIABLE
 from tests.conftest import WriteConfig
 from tests.faults.accounting import Books
-from tests.faults.stopping import wait_stopped
+from tests.faults.stopping import asleep
 from tests.integration.conftest import Run
 from tests.integration.reports import Report
-from tests.qudo_app import Outcome, QudoWorker
+from tests.qudo_app import Outcome, QudoJob, QudoWorker
 from tests.qudo_app.worker_process import WorkerProcess
 from tests.servers import Database, MariaDBDatabase, RedisServer, wait_until
 from tests.servers.command import Cli
@@ -70,7 +69,13 @@ def test_each_job_runs_once_in_qudo_or_in_resque(
 
 @pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)
 def test_jobs_that_fail_and_are_retried_meanwhile_reach_resque_once(
-    database: Database, books: Books, redis_server: RedisServer, cli: Cli, run: Run, write_config: WriteConfig, tmp_path: Path
+    database: Database,
+    books: Books,
+    redis_server: RedisServer,
+    cli: Cli,
+    run: Run,
+    write_config: WriteConfig,
+    tmp_path: Path,
 ) -> None:
     write_config([database], redis_server, failures={"import": "none"})
     books.fill(300, priorities=2)
@@ -174,48 +179,44 @@ def test_a_row_that_a_zombie_takes_back_in_the_middle_of_a_move_is_qudos_again(
     myisam: MariaDBDatabase, books_of_myisam: Books, cli: Cli
 ) -> None:
     """It is updated by id between the copy and the delete: its copy is dropped, and the job moves anew."""
-    books = books_of_myisam
-    books.fill(60)
-    zombie = QudoWorker([myisam], [FUNC], max_retries=9)
-    held = min(zombie.find(0), key=lambda job: job.id)  # long ago; its lease is over
-    cli.env[VARIABLE] = "leasing.copied=stop"
-    running = cli.start("run", "--json", "--batch-size", "20")
-    wait_stopped(running)
-    assert myisam.count(where=f"id = {held.id} AND grabbed_until > 2147483646") == 1
-
-    zombie.reenqueue(held)
-    zombie.close()
-    assert myisam.count(where=f"id = {held.id} AND grabbed_until = 0") == 1
-    running.send(signal.SIGCONT)
-    report = Report(running.wait())
+    books_of_myisam.fill(60)
+    with contextlib.closing(QudoWorker([myisam], [FUNC], max_retries=9)) as zombie:
+        held = min(zombie.find(0), key=lambda job: job.id)  # long ago: its lease is over
+        with asleep(cli, "leasing.copied", "--batch-size", "20") as running:
+            assert _is_claimed(myisam, held)
+            zombie.reenqueue(held)
+            running.send(signal.SIGCONT)
+            report = Report(running.wait())
 
     assert report.counts == {"moved": 60, "handed_off": 60}
-    books.check_all_crossed()
+    books_of_myisam.check_all_crossed()
 
 
 def test_a_row_that_a_zombie_deletes_in_the_middle_of_a_move_crosses_all_the_same(
     myisam: MariaDBDatabase, books_of_myisam: Books, cli: Cli
 ) -> None:
     """The stated exception: it may run in both, as it may in two Qudo workers. It is never lost and never stuck."""
-    books = books_of_myisam
-    books.fill(60)
-    zombie = QudoWorker([myisam], [FUNC])
-    held = min(zombie.find(0), key=lambda job: job.id)  # long ago; its lease is over
-    cli.env[VARIABLE] = "leasing.copied=stop"
-    running = cli.start("run", "--json", "--batch-size", "20")
-    wait_stopped(running)
-    assert myisam.count(where=f"id = {held.id} AND grabbed_until > 2147483646") == 1
+    books_of_myisam.fill(60)
+    with contextlib.closing(QudoWorker([myisam], [FUNC])) as zombie:
+        held = min(zombie.find(0), key=lambda job: job.id)
+        with asleep(cli, "leasing.copied", "--batch-size", "20") as running:
+            assert _is_claimed(myisam, held)
+            zombie.end(held, Outcome.COMPLETED)
+            running.send(signal.SIGCONT)
+            report = Report(running.wait())
 
-    zombie.end(held, Outcome.COMPLETED)
-    zombie.close()
-    running.send(signal.SIGCONT)
+    assert report.counts == {"moved": 60, "handed_off": 60}
+    books_of_myisam.check_all_crossed()
 
-    assert Report(running.wait()).counts == {"moved": 60, "handed_off": 60}
-    books.check_all_crossed()
+
+def _is_claimed(database: Database, job: QudoJob) -> bool:
+    return database.count(where=f"id = {job.id} AND grabbed_until = 2147483647") == 1
 
 
 @pytest.fixture
-def books_of_myisam(myisam: MariaDBDatabase, redis_server: RedisServer, redis: Redis, write_config: WriteConfig) -> Books:
+def books_of_myisam(
+    myisam: MariaDBDatabase, redis_server: RedisServer, redis: Redis, write_config: WriteConfig
+) -> Books:
     """The books of a MyISAM database whose failures are nobody's concern."""
     write_config([myisam], redis_server, failures={"import": "none"})
     return Books(myisam, redis)
