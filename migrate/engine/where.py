@@ -17,7 +17,7 @@ from migrate.errors import UsageError
 from migrate.jobs import Identity
 from migrate.qudo import ddl, outbox
 from migrate.qudo.source import Source
-from migrate.resque import ledger
+from migrate.resque import ledger, taking
 from migrate.resque.looking import Place, Sighting
 from migrate.resque.target import Target
 
@@ -97,10 +97,13 @@ def _crossings(source: Source, target: Target, routing: Routing, job_id: int) ->
     identities = [row.identity for row in moved]
     delivered = ledger.delivered_many(target, identities)
     sightings = crossed.find(source, target, routing, delivered)
+    on_their_way = taking.returning(target, source.name)
     result = []
     for row in moved:
         decision = Decision.parse(decisions[row.decision])
         state, place = _seen(row.identity, delivered, sightings)
+        if row.identity in on_their_way:
+            state, place = "returning", "on its way back to Qudo: the next rollback ends it"
         result.append(
             Crossing(row.identity.text, decision.func, decision.queue, row.identity in delivered, state, place)
         )

@@ -87,6 +87,7 @@ def delivered(stage: Stage) -> Order:
     """A backlog that has crossed, before its purge."""
     order = backlog(stage)
     stage.run()
+    stage.books.purged = True
     return order
 
 
@@ -158,8 +159,11 @@ def test_each_job_crosses_once_after_a_kill_at(
 
 
 def test_a_kill_is_tried_at_every_point() -> None:
-    """Each of the tests above fails when its kill doesn't happen: so every point is really passed."""
-    assert {kill.point for kill in KILLS} == set(POINTS)
+    """Each of the tests above fails when its kill doesn't happen: so every point is really passed.
+
+    Those of the way back are in `test_rollback_faults.py`.
+    """
+    assert {kill.point for kill in KILLS} == {point for point in POINTS if not point.startswith("rollback.")}
 
 
 @pytest.mark.parametrize("database", ["innodb", "myisam"], indirect=True)

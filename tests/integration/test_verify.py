@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from tests.resque_app import Resque, ResqueWorker
 from tests.schemas import check
 from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer
 from tests.servers.command import Cli
+from tests.servers.waiting import wait_until
 
 MAIL = "resque:queue:worker_mail"
 ARG = f'{{"n": 1, "secret": "{SECRET_ARGUMENT}"}}'.encode()
@@ -509,3 +511,35 @@ def test_the_terminal_says_it_in_ten_lines(moved: MariaDBDatabase, redis: Redis,
     assert "and 3 more" in result.stdout
     assert len(result.stdout.splitlines()) <= 14
     assert job_rows(moved) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_while_verify_reads_makes_no_false_alarm(
+    innodb: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, verify: Verify, cli: Cli
+) -> None:
+    fill(innodb, 60_000, arg=ARG.decode(), priorities=3)
+    write_config([innodb], redis_server)
+    running = cli.start("run", "--quiet", "--batch-size", "500")
+    running.wait_until(lambda: innodb.count() < 58_000, 60, "jobs move")
+    looks = 0
+    while running.running:
+        verified = verify("--expect-idle")
+        assert verified.document["findings"] == []
+        looks += 1
+    assert looks
+    assert running.wait().status == 0
+    assert verify("--expect-idle").totals == {"queued": 60_000, "handed_off": 60_000}
+
+
+def test_a_signal_ends_it_with_nothing_said(moved: MariaDBDatabase, redis: Redis, cli: Cli) -> None:
+    pipe = redis.pipeline(transaction=False)
+    for _ in range(100):
+        pipe.rpush("resque:queue:native", *[b'{"class":"A","args":[]}'] * 2000)
+    pipe.execute()
+    redis.sadd("resque:queues", "native")
+    running = cli.start("verify")
+    wait_until(lambda: any(each["cmd"] == "lrange" for each in redis.client_list()), 20, "verify reads")
+    running.send(signal.SIGINT)
+    result = running.wait()
+    assert result.status == 130
+    assert result.stdout == ""
