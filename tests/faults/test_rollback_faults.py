@@ -177,20 +177,20 @@ def test_a_job_that_a_worker_pops_meanwhile_either_ran_or_is_in_qudo(
 def test_a_run_that_goes_on_meanwhile_takes_nothing_back(
     database: Database, redis_server: RedisServer, redis: Redis, cli: Cli, write_config: WriteConfig
 ) -> None:
-    fill(database, 8000)
+    fill(database, 6000)
     write_config([database], redis_server)
-    running = cli.start("run", "--batch-size", "200", "--rate", "3000/s")
-    running.wait_until(lambda: redis.llen(QUEUE) > 1500)
+    running = cli.start("run", "--batch-size", "200", "--rate", "400/s")
+    running.wait_until(lambda: redis.llen(QUEUE) > 500)
     result = cli("rollback")
     assert result.status == 0, result.stdout + result.stderr
     # What the run had in hand when the pause began may wait in the outbox, out of everybody's reach.
     assert cli("rollback").status == 0
     assert in_resque(redis) == Counter()
-    assert numbers(database) == Counter(range(1, 8001))
-    assert running.running
+    assert numbers(database) == Counter(range(1, 6001))
+    assert running.running, running.stdout + running.stderr
     assert cli("resume").status == 0
     assert running.wait().status == 0
-    assert in_resque(redis) == Counter(range(1, 8001))
+    assert in_resque(redis) == Counter(range(1, 6001))
     assert database.count() == 0
 
 
@@ -221,8 +221,8 @@ def test_a_mover_that_sleeps_between_move_and_hand_off_finds_its_jobs_taken(
     assert in_resque(redis) == Counter(range(1, 601))
 
 
-def _stopped(cli: Cli, point: str, *arguments: str) -> RunningCommand:
-    cli.env[VARIABLE] = f"{point}=stop"
+def _stopped(cli: Cli, point: str, *arguments: str, action: str = "stop") -> RunningCommand:
+    cli.env[VARIABLE] = f"{point}={action}"
     command = cli.start(*arguments)
     del cli.env[VARIABLE]
 
@@ -246,8 +246,10 @@ def test_a_rollback_that_sleeps_while_another_ends_its_work_returns_nothing_twic
     sleeper = _stopped(cli, point, "rollback")
     holds_a_lock = point in ("rollback.inserted", "rollback.leased", "rollback.noted")
     other = cli("rollback")
-    assert other.status == (3 if holds_a_lock else 0), other.stdout + other.stderr
-    if not holds_a_lock:
+    # It may sleep in the middle of its beat as well, and so hold the lock of an SQLite file.
+    possible = {3} if holds_a_lock else {0, 3} if database.engine == "SQLite" else {0}
+    assert other.status in possible, other.stdout + other.stderr
+    if other.status == 0:
         assert numbers(database) == Counter(range(1, 1501))
     sleeper.send(signal.SIGCONT)
     assert sleeper.wait().status == 0
@@ -278,21 +280,22 @@ def test_a_redis_that_forgets_what_it_was_told_before_the_fence_keeps_the_jobs(
 ) -> None:
     """The fence is what lets rows into `job`: before it, forgetting brings the jobs back into their queue."""
     fill(innodb, 300)
-    with RedisServer(appendfsync="no") as server:
+    with RedisServer(appendonly="no") as server:
+        client = server.client()
         write_config([innodb], server)
         assert cli("run").status == 0
-        with server.client() as client:
-            client.config_set("appendfsync", "always")
-            client.incr("sync")
-            client.config_set("appendonly", "yes")
-        cli.env[VARIABLE] = "rollback.fenced=kill"
-        assert cli("rollback").status == -signal.SIGKILL
-        del cli.env[VARIABLE]
+        first = _stopped(cli, "rollback.paused=stop,rollback.taken", "rollback", "--force", action="kill")
+        client.save()
+        first.send(signal.SIGCONT)
+        assert first.wait().status == -signal.SIGKILL
+        assert client.hlen(RETURNING) > 0
         server.restart(graceful=False)
-        assert cli("rollback").status == 0
-        with server.client() as client:
-            assert numbers(innodb) == Counter(range(1, 301))
-            assert in_resque(client) == Counter()
+        client = server.client()
+        assert not client.exists(RETURNING)
+        assert in_resque(client).total() == 300
+        assert cli("rollback", "--force").status == 0
+        assert numbers(innodb) == Counter(range(1, 301))
+        assert in_resque(client) == Counter()
 
 
 def test_the_delayed_layout_of_ruby_survives_two_rollbacks_at_once(

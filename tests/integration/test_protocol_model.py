@@ -140,13 +140,14 @@ class Crossing(RuleBasedStateMachine):
     def app_enqueues(self, func: str, key: str | None, priority: int, due: bool) -> None:
         number = next(self.numbers)
         arg = json.dumps({"number": number}).encode()
-        run_after = 0 if due else FAR - 1_000_000_000
         try:
-            enqueue(self.database, func, arg, key, priority, run_after)
+            job_id = enqueue(self.database, func, arg, key, priority, run_after=0)
         except Exception as error:
             if not isinstance(error, pymysql.IntegrityError) and "UNIQUE" not in str(error):
                 raise
             return  # such a job waits in Qudo already
+        if not due:
+            self.database.execute(f"UPDATE job SET run_after = {FAR} WHERE id = {job_id}")
         self.live[number] = func, key
 
     @rule()
@@ -311,7 +312,7 @@ class Crossing(RuleBasedStateMachine):
         del self.may_be_lost[place + 1 :]
         self.client.flushdb()
         for key, value in kept.values.items():
-            self.client.restore(key, 0, value)  # type: ignore[arg-type]
+            self.client.restore(key, 0, value)
         self.taken, self.running = set(kept.taken), set(kept.running)
         self.redis_forgot = True
         # The copy is seconds old, however long this example takes.
@@ -428,8 +429,10 @@ class Crossing(RuleBasedStateMachine):
             if self.sound:
                 self._drain()
         finally:
-            for each in (*self.migrators, *self.workers):
-                each.close()
+            for migrator in self.migrators:
+                migrator.close()
+            for qudo_worker in self.workers:
+                qudo_worker.close()
 
     def _drain(self) -> None:
         """Whatever has happened: one migrator that nobody disturbs brings all over, and Resque runs it."""
@@ -482,8 +485,8 @@ def target(redis_server: RedisServer) -> Iterator[Target]:
 
 
 def explore(database: Database, target: Target, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        partial(Crossing, database, target),
+    run_state_machine_as_test(
+        cast("type[Crossing]", partial(Crossing, database, target)),
         settings=settings(
             max_examples=EXAMPLES or examples,
             stateful_step_count=steps,
