@@ -191,7 +191,7 @@ def test_two_hundred_thousand_jobs_take_little_memory(
 def test_large_jobs_take_no_more_memory_than_small_ones(
     innodb: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
 ) -> None:
-    fill(innodb, 2000, arg='{"n":{n},"text":"' + "x" * 100_000 + '"}')
+    fill(innodb, 1000, arg='{"n":{n},"text":"' + "x" * 100_000 + '"}')
     write_config([innodb], redis_server)
     assert 0 < _run_and_weigh(cli) < PEAK_KIB
-    assert redis.llen("resque:queue:worker_mail") == 2000
+    assert redis.llen("resque:queue:worker_mail") == 1000

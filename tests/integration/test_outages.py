@@ -17,7 +17,7 @@ from tests.servers.command import Cli, RunningCommand
 JOBS = 20_000
 
 
-def _go_down_in_mid_run(resque: Resque, running: RunningCommand, kill: Callable[[], None]) -> None:
+def _go_down_in_mid_run(resque: Resque, running: RunningCommand, kill: Callable[[], object]) -> None:
     running.wait_until(lambda: resque.length() > JOBS // 20, what="jobs cross")
     kill()
     running.wait_for("waiting")
@@ -95,6 +95,24 @@ def test_who_does_not_come_back_within_retry_for_ends_the_run_with_3(
         assert "nothing was lost" in report.document["next"]
         assert report.counts["moved"] == innodb.count("qudo_migrate_outbox")
         server.start()
+        _is_complete(run(), resque, ids)
+
+
+def test_a_mysql_that_becomes_read_only_ends_the_run_with_3_and_a_later_one_completes(
+    redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig, run: Run
+) -> None:
+    """As after a failover. It still answers every read."""
+    with MariaDB() as server:
+        database = server.create_database()
+        fill(database, JOBS)
+        ids = job_ids(database)
+        write_config([database], redis_server)
+        running = cli.start("run", "--json", "--batch-size", "100", "--retry-for", "2")
+        _go_down_in_mid_run(resque, running, lambda: database.execute("SET GLOBAL read_only = ON"))
+        report = Report(running.wait(30))
+        assert report.status == 3
+        assert "read-only" in report.errors["main"]
+        database.execute("SET GLOBAL read_only = OFF")
         _is_complete(run(), resque, ids)
 
 

@@ -151,14 +151,14 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     database: Database, redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig, run: Run
 ) -> None:
     chance = random.Random(database.engine)
-    fill(database, 300, "Worker::Keyed", uniqkey="key-{n}", priorities=2)
-    fill(database, 8000, "Worker::Mail", priorities=3)
+    fill(database, 100, "Worker::Keyed", uniqkey="key-{n}", priorities=2)
+    fill(database, 5000, "Worker::Mail", priorities=3)
     fill(database, 500, "Worker::Late", run_after=1000)
     ids = job_ids(database)
     write_config([database], redis_server)
     deadline = time.monotonic() + 20
     kills = 0
-    for _ in range(8):
+    for _ in range(6):
         running = cli.start("run", "--batch-size", str(chance.choice([10, 100, 500])))
         enough = resque.length() + chance.choice([0, 1, 100, 1000])
         wait_until(lambda: resque.length() >= enough or not running.running or time.monotonic() > deadline)  # noqa: B023

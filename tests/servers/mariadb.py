@@ -267,9 +267,11 @@ class _Template:
             ]
         else:
             command = [binary, "--no-defaults", "--initialize-insecure"]
+        # A MariaDB that starts removes temporary tables from its tmpdir, another's too: never the shared /tmp (seen).
         result = subprocess.run(
             [*command, f"--datadir={datadir}", *_as_root()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(datadir.parent)},
             capture_output=True,
             text=True,
             check=False,
