@@ -102,7 +102,9 @@ def test_dumps_load_with_their_times_moved_to_now(innodb: MariaDBDatabase, which
     assert tuple(innodb.count(table) for table in TABLES) == counts
     assert abs(innodb.value("SELECT MAX(enqueue_time) FROM job") - innodb.now()) <= 2
     assert innodb.count("job", "grabbed_until = 0") > 100
-    engine = innodb.value("SELECT engine FROM information_schema.tables WHERE table_name = 'job' LIMIT 1")
+    engine = innodb.value(
+        "SELECT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'job'"
+    )
     assert innodb.transactional == (engine == "InnoDB")
 
 

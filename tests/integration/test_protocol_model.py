@@ -16,13 +16,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pymysql
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis import Redis
 
 from migrate.config import Route
@@ -60,9 +67,28 @@ RECOVER_POINTS = ("recover.found", *PUSH_POINTS, "leasing.deleted")
 DROP_POINTS = ("fence.proved", "chunks.dropped")
 
 
+#: Which of those that can do a thing does it.
+CHOICES = st.integers(0, 11)
+
+T = TypeVar("T")
+
+
+def chosen(those: Sequence[T], choice: int) -> T:
+    return those[choice % len(those)]
+
+
 def or_lives(*points: str) -> st.SearchStrategy[str | None]:
     """A point to die at; twice as often none."""
     return st.one_of(st.none(), st.none(), st.sampled_from(points))
+
+
+#: Func, uniqkey, priority, and whether it is due.
+JOBS = st.tuples(
+    st.sampled_from(FUNCS),
+    st.sampled_from([None, None, "one", "two"]),
+    st.integers(0, 2),
+    st.sampled_from([True, True, True, False]),
+)
 
 
 class Clock:
@@ -131,13 +157,16 @@ class Crossing(RuleBasedStateMachine):
 
     # --- apps and Qudo's workers ------------------------------------------------------------------------------------
 
-    @rule(
-        func=st.sampled_from(FUNCS),
-        key=st.sampled_from([None, None, "one", "two"]),
-        priority=st.integers(0, 2),
-        due=st.sampled_from([True, True, True, False]),
-    )
-    def app_enqueues(self, func: str, key: str | None, priority: int, due: bool) -> None:
+    @initialize(jobs=st.lists(JOBS, min_size=1, max_size=5))
+    def jobs_wait(self, jobs: list[tuple[str, str | None, int, bool]]) -> None:
+        for job in jobs:
+            self._enqueue(*job)
+
+    @rule(job=JOBS)
+    def app_enqueues(self, job: tuple[str, str | None, int, bool]) -> None:
+        self._enqueue(*job)
+
+    def _enqueue(self, func: str, key: str | None, priority: int, due: bool) -> None:
         number = next(self.numbers)
         arg = json.dumps({"number": number}).encode()
         try:
@@ -159,30 +188,27 @@ class Crossing(RuleBasedStateMachine):
             self.database.execute("DELETE FROM sqlite_sequence WHERE name = 'job'")
 
     @precondition(lambda self: None in self.in_hand)
-    @rule(choice=st.integers(0, 3))
+    @rule(choice=CHOICES)
     def qudo_worker_grabs(self, choice: int) -> None:
         who = self.in_hand.index(None)
         found = self.workers[who].find(0)
-        if found and self.workers[who].grab(job := found[choice % len(found)]):
+        if found and self.workers[who].grab(job := chosen(found, choice)):
             self.in_hand[who] = job
 
     @precondition(lambda self: any(self.in_hand))
-    @rule(who=st.integers(0, WORKERS - 1))
-    def lease_runs_out(self, who: int) -> None:
+    @rule(choice=CHOICES)
+    def lease_runs_out(self, choice: int) -> None:
         """The worker goes on all the same: whatever it does to the row from now on, it does by id alone."""
-        job = self.in_hand[who]
-        if job is not None:
-            self.database.execute(
-                f"UPDATE job SET grabbed_until = {LONG_AGO}"
-                f" WHERE id = {job.id} AND grabbed_until NOT IN (0, {LONG_AGO}, {MOVE_LEASE})"
-            )
+        job = chosen([job for job in self.in_hand if job], choice)
+        self.database.execute(
+            f"UPDATE job SET grabbed_until = {LONG_AGO}"
+            f" WHERE id = {job.id} AND grabbed_until NOT IN (0, {LONG_AGO}, {MOVE_LEASE})"
+        )
 
     @precondition(lambda self: any(self.in_hand))
-    @rule(who=st.integers(0, WORKERS - 1), outcome=st.sampled_from(Outcome))
-    def qudo_worker_ends(self, who: int, outcome: Outcome) -> None:
-        job = self.in_hand[who]
-        if job is None:
-            return
+    @rule(choice=CHOICES, outcome=st.sampled_from(Outcome))
+    def qudo_worker_ends(self, choice: int, outcome: Outcome) -> None:
+        who, job = chosen([(who, job) for who, job in enumerate(self.in_hand) if job], choice)
         self.in_hand[who] = None
         held = self._numbers_in_job(f"id = {job.id}")
         self.workers[who].end(job, outcome)
@@ -191,13 +217,12 @@ class Crossing(RuleBasedStateMachine):
                 del self.live[number]
                 self.over_in_qudo.add(number)
 
-    @rule(choice=st.integers(0, 9))
+    @rule(choice=CHOICES)
     def another_database_reenqueues_here(self, choice: int) -> None:
         """With several databases Qudo's retry updates the row of that id in one of them, picked at random."""
         ids = [key for (key,) in self.database.rows("SELECT id FROM job ORDER BY id")]
         if ids:
-            stray = QudoJob(0, ids[choice % len(ids)], None, None, 0, 0, 0, 0)
-            self.workers[0].reenqueue(stray)
+            self.workers[0].reenqueue(QudoJob(0, chosen(ids, choice), None, None, 0, 0, 0, 0))
 
     # --- migrators --------------------------------------------------------------------------------------------------
 
@@ -223,11 +248,10 @@ class Crossing(RuleBasedStateMachine):
         self.minds[who].to_move[:] = self.migrators[who].read()
 
     @precondition(lambda self: any(mind.to_move for mind in self.minds))
-    @rule(who=st.integers(0, MIGRATORS - 1), dies=or_lives(*MOVE_POINTS), dies_leasing=or_lives(*LEASING_POINTS))
-    def migrator_moves(self, who: int, dies: str | None, dies_leasing: str | None) -> None:
+    @rule(choice=CHOICES, dies=or_lives(*MOVE_POINTS), dies_leasing=or_lives(*LEASING_POINTS))
+    def migrator_moves(self, choice: int, dies: str | None, dies_leasing: str | None) -> None:
+        who = chosen([who for who, mind in enumerate(self.minds) if mind.to_move], choice)
         mind = self.minds[who]
-        if not mind.to_move:
-            return
         chunk = mind.to_move.pop(0)
         kind, name = ("move", dies) if self.transactional else ("leasing", dies_leasing)
         moved = self._step(who, name and f"{kind}.{name}", partial(self.migrators[who].move, chunk))
@@ -235,23 +259,21 @@ class Crossing(RuleBasedStateMachine):
             mind.to_push.append(self.migrators[who].gone(chunk, moved))
 
     @precondition(lambda self: any(mind.to_push for mind in self.minds))
-    @rule(who=st.integers(0, MIGRATORS - 1), dies=or_lives(*PUSH_POINTS))
-    def migrator_hands_off(self, who: int, dies: str | None) -> None:
-        mind = self.minds[who]
-        if mind.to_push:
-            gone = mind.to_push.pop(0)
-            mind.pushed.append(gone)
-            self._step(who, dies, partial(self.migrators[who].push, gone))
-            self._redis_changed()
+    @rule(choice=CHOICES, dies=or_lives(*PUSH_POINTS))
+    def migrator_hands_off(self, choice: int, dies: str | None) -> None:
+        who = chosen([who for who, mind in enumerate(self.minds) if mind.to_push], choice)
+        gone = self.minds[who].to_push.pop(0)
+        self.minds[who].pushed.append(gone)
+        self._step(who, dies, partial(self.migrators[who].push, gone))
+        self._redis_changed()
 
     @precondition(lambda self: any(mind.pushed for mind in self.minds))
-    @rule(who=st.integers(0, MIGRATORS - 1), choice=st.integers(0, 5))
-    def migrator_wakes_and_hands_off_again(self, who: int, choice: int) -> None:
+    @rule(choice=CHOICES)
+    def migrator_wakes_and_hands_off_again(self, choice: int) -> None:
         """It slept in the middle of a hand-off, for however long."""
-        pushed = self.minds[who].pushed
-        if pushed:
-            self.migrators[who].push(pushed[choice % len(pushed)])
-            self._redis_changed()
+        who, gone = chosen([(who, gone) for who, mind in enumerate(self.minds) for gone in mind.pushed], choice)
+        self.migrators[who].push(gone)
+        self._redis_changed()
 
     @rule(who=st.integers(0, MIGRATORS - 1), dies=or_lives(*RECOVER_POINTS))
     def migrator_recovers(self, who: int, dies: str | None) -> None:
@@ -281,11 +303,13 @@ class Crossing(RuleBasedStateMachine):
 
     # --- Redis and its workers --------------------------------------------------------------------------------------
 
-    @rule(queue=st.sampled_from(QUEUES))
-    def resque_worker_takes(self, queue: str) -> None:
-        text = cast("bytes | None", self.client.lpop(f"resque:queue:{queue}"))
-        if text is None:
+    @rule(choice=CHOICES)
+    def resque_worker_takes(self, choice: int) -> None:
+        queues = [name for name in QUEUES if self.client.llen(f"resque:queue:{name}")]
+        if not queues:
             return
+        queue = chosen(queues, choice)
+        text = cast("bytes", self.client.lpop(f"resque:queue:{queue}"))
         payload = json.loads(text)
         identity = Identity.parse(payload["qudo"]["outbox"])
         assert identity not in self.taken, "a second worker got the same job"
@@ -297,17 +321,18 @@ class Crossing(RuleBasedStateMachine):
         self._redis_changed()
 
     @precondition(lambda self: self.running)
-    @rule(choice=st.integers(0, 5))
+    @rule(choice=CHOICES)
     def resque_worker_finishes(self, choice: int) -> None:
-        identity = sorted(self.running)[choice % len(self.running)]
+        identity = chosen(sorted(self.running), choice)
         self.running.remove(identity)
         self.client.delete(f"resque:worker:{identity.text}")
         self._redis_changed()
 
-    @rule(choice=st.integers(0, 20))
+    @precondition(lambda self: len(self.may_be_lost) > 1)
+    @rule(choice=CHOICES)
     def redis_forgets(self, choice: int) -> None:
         """A crash: all since some moment behind the last fence is gone, pushes and bits together."""
-        place = choice % len(self.may_be_lost)
+        place = chosen(range(len(self.may_be_lost)), choice)
         kept = self.may_be_lost[place]
         del self.may_be_lost[place + 1 :]
         self.client.flushdb()
