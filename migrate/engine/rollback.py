@@ -420,7 +420,7 @@ def _result(
         paused=glob,
         ignored=ignored,
         errors=error_lines(works),
-        next=_next_step(options, glob, unfinished=unfinished or status in (2, 3, SIGNALLED)),
+        next=_next_step(options, glob, unfinished=unfinished or stopped or bool(error_statuses(works))),
     )
 
 

@@ -78,7 +78,7 @@ def _note(source: Source, connection: Connection, batch: int, seqs: Sequence[int
         rows = [{"batch": batch, "seq": seq, "job_id": key} for seq, key in zip(seqs, ids, strict=True)]
         connection.execute(insert(tables.returned), rows)
     for part in id_lists(source, seqs):
-        returning.drop_rows(connection, batch, part)
+        returning.drop_rows(source, connection, batch, part)
     connection.commit()
 
 
@@ -125,5 +125,5 @@ def _drop_rows_of_notes(source: Source, connection: Connection) -> None:
     connection.commit()
     for batch, seqs in returning.by_batch(noted).items():
         for part in id_lists(source, seqs):
-            returning.drop_rows(connection, batch, part)
+            returning.drop_rows(source, connection, batch, part)
     connection.commit()

@@ -38,7 +38,7 @@ def test_each_job_is_run_once_whatever_is_killed_whenever(
 ) -> None:
     chance = random.Random(f"{SEED} {engine}")
     killed: Counter[str] = Counter()
-    jobs = number = 0
+    jobs = number = fills = 0
     with MariaDB() as mariadb, RedisServer(appendfsync="always") as redis_server:
         while killed.total() < KILLS // 2:
             number += 1
@@ -53,7 +53,8 @@ def test_each_job_is_run_once_whatever_is_killed_whenever(
                     workers = [stack.enter_context(WorkerProcess([database], ["Worker::Mail"], log, work_seconds=0.05))]
                 for _ in range(min(KILLS_PER_ROUND, KILLS // 2 - killed.total())):
                     books.fill(chance.randrange(50, 300), priorities=2)
-                    books.fill(chance.randrange(5), "Worker::Keyed", uniqkey=f"{killed.total()}-{{n}}")
+                    fills += 1
+                    books.fill(chance.randrange(5), "Worker::Keyed", uniqkey=f"{fills}-{{n}}")
                     victim = _victim(chance, engine, alone=not workers)
                     killed[victim] += _kill(victim, chance, cli, mariadb, redis_server)
                     books.use(redis_server.client())

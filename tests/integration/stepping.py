@@ -83,9 +83,10 @@ class Migrator:
         self.move_chunk = moving.move if self.source.facts().transactional else leasing.move
         self.forget()
 
-    def forget(self) -> None:
+    def forget(self, *, connections: bool = True) -> None:
         """A new process in the place of the old one: nothing in memory, no connection, another batch."""
-        self.source.forget_connections()
+        if connections:
+            self.source.forget_connections()
         self.batches = Batches()
         self.tally = Tally()
         self.routing = Routing(self.source, self._config)
@@ -113,7 +114,11 @@ class Migrator:
 
     def push(self, gone: Gone) -> int:
         """Hand off; how many jobs were new to Redis."""
-        return self.delivery.push(gone.jobs, gone.held).new
+        new = self.delivery.push(gone.jobs, gone.held).new
+        if gone.jobs:
+            batch = gone.jobs[0].identity.batch
+            self.delivery.delivered(moving.chunk_of(batch, [job.identity.seq for job in gone.jobs]))
+        return new
 
     def recover(self) -> list[Recovered]:
         """Finish what any process left half done."""
@@ -121,7 +126,7 @@ class Migrator:
         return list(self.delivery.recover())
 
     def drop_records(self) -> None:
-        """Drop the records of chunks that recovery has met complete, behind the real fence."""
+        """Drop the records of chunks that a push or recovery has seen complete, behind the real fence."""
         self.delivery.forget_delivered()
 
     def release(self) -> set[Identity]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +20,7 @@ from tests.resque_app import Resque, ResqueWorker
 from tests.schemas import check
 from tests.servers import Database, MariaDBDatabase, RedisServer
 from tests.servers.command import Cli
+from tests.servers.waiting import wait_until
 
 OUTBOX, PENDING, NOTES = "qudo_migrate_outbox", "qudo_migrate_pending", "qudo_migrate_returned"
 RETURNING = "resque:qudo_migrate:returning:main"
@@ -420,13 +422,15 @@ def test_an_open_move_is_named(
     cli.env[VARIABLE] = "move.deleted=stop"
     mover = cli.start("run")
     del cli.env[VARIABLE]
-    query = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_rows_modified > 10"
-    mover.wait_until(lambda: innodb.value(query))
-    result = cli("rollback")
-    assert result.status == 1
+    try:
+        mover.wait_until(lambda: Path(f"/proc/{mover.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        result = cli("rollback")
+    finally:
+        mover.kill()  # else dropping the database would wait for its transaction
+    assert result.status == 1, result.stdout + result.stderr
     assert "open transaction" in result.stdout
-    assert innodb.count(where="id > 20") == 10
-    mover.kill()
+    assert "Next: qudo-migrate rollback" in result.stdout
+    wait_until(lambda: innodb.count() == 20, 10, "ten are back, and those of the killed move never left")
 
 
 @pytest.fixture

@@ -537,8 +537,13 @@ def test_a_signal_ends_it_with_nothing_said(moved: MariaDBDatabase, redis: Redis
         pipe.rpush("resque:queue:native", *[b'{"class":"A","args":[]}'] * 2000)
     pipe.execute()
     redis.sadd("resque:queues", "native")
+    others = {each["id"] for each in redis.client_list()}
     running = cli.start("verify")
-    wait_until(lambda: any(each["cmd"] == "lrange" for each in redis.client_list()), 20, "verify reads")
+    wait_until(
+        lambda: any(each["cmd"] == "lrange" and each["id"] not in others for each in redis.client_list()),
+        20,
+        "verify reads",
+    )
     running.send(signal.SIGINT)
     result = running.wait()
     assert result.status == 130

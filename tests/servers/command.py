@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tests.servers.databases import Database
 from tests.servers.guard import GUARD
+from tests.servers.preloaded import PRELOADED, Command, ForkedCommand, can_run
 from tests.servers.redis import RedisServer
 from tests.servers.waiting import wait_until
 
@@ -43,17 +44,27 @@ class RunningCommand:
         self._out = folder / f"stdout.{number}"
         self._err = folder / f"stderr.{number}"
         self.arguments = arguments
+        whole = {**os.environ, "PYTHONPATH": str(_ROOT), "NO_COLOR": "1", **env}
+        self._process: subprocess.Popen[bytes] | ForkedCommand
+        if can_run(env):
+            self._process = PRELOADED.start(
+                Command(arguments, str(folder), whole, str(self._out.resolve()), str(self._err.resolve()))
+            )
+        else:
+            self._process = self._really_start(folder, whole)
+        GUARD.kill_at_end(self._process.pid)
+
+    def _really_start(self, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "migrate", *arguments],
+            return subprocess.Popen(
+                [sys.executable, "-m", "migrate", *self.arguments],
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(_ROOT), "NO_COLOR": "1", **env},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
-        GUARD.kill_at_end(self._process.pid)
 
     @property
     def pid(self) -> int:
