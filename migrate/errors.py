@@ -7,7 +7,8 @@
     ├── TargetMismatch              2  source and Redis don't belong together, or Redis is older than the source knows
     ├── Interrupted               130  a signal cut it short; the batch in hand was finished
     ├── Refused                     1  a person must decide first
-    │   └── OpenTransactions        1  the last look met rows that other transactions hold
+    │   ├── OpenTransactions        1  the last look met rows that other transactions hold
+    │   └── DuplicateJob            1  an enqueue was refused: a job with this uniqkey is pending
     ├── ServerError                 3  a server can't be reached or used
     │   ├── AccessDenied            3  wrong password or user: waiting can't help
     │   └── Unavailable             3  down, full, read-only: waiting may help
@@ -74,6 +75,10 @@ class Refused(MigrateError):
 
 class OpenTransactions(Refused):
     """The last look at a source met rows that other transactions still hold."""
+
+
+class DuplicateJob(Refused):
+    """An enqueue was refused: another job of this func with the same uniqkey is pending."""
 
 
 class PausesChanged(MigrateError):

@@ -45,6 +45,8 @@ POINTS = (
     "pending.released",
     "purge.deleted",
     "purge.committed",
+    "enqueue.written",
+    "enqueue.handed_off",
     "rollback.paused",
     "rollback.claimed",
     "rollback.taken",

@@ -18,6 +18,7 @@ from migrate.decision import Decision
 from migrate.jobs import Identity, QudoFailure, QudoJob, ResqueFailure, ResqueJob
 from migrate.qudo.serializers import Finding, to_json, to_value
 from migrate.resque.dialects import FACTS
+from migrate.resque.stringify import stringify
 
 _encode = msgspec.json.encode
 
@@ -38,8 +39,11 @@ class Translation(NamedTuple):
 class Translator:
     """Translates the jobs of one source under one decision; what is the same for all of them is encoded once."""
 
-    def __init__(self, source: str, decision: Decision) -> None:
+    def __init__(self, source: str, decision: Decision, *, native: bool = False) -> None:
+        """`native`: the jobs are born in Resque: no outbox row stands behind them, and no ledger knows them."""
         self.decision = decision
+        func = _encode(decision.func).replace(b"%", b"%%")
+        self._named = (b',"func":' + func + b',"native":"%016x-%d"') if native else b',"outbox":"%016x-%d"'
         facts = FACTS[decision.dialect]
         self._facts = facts
         name, queue = _encode(decision.class_), _encode(decision.queue)
@@ -92,6 +96,8 @@ class Translator:
                 "queue": self.decision.queue,
             }
         )
+        if self._facts.removes_by_stringify:
+            text = stringify(text) or text
         return ResqueFailure(failure.id, failure.time, fingerprint(failure), text)
 
     def _args(self, arg: bytes | None) -> tuple[bytes, tuple[Finding, ...]]:
@@ -116,7 +122,7 @@ class Translator:
         parts = [self._qudo]
         if job.id is not None:
             parts.append(b',"id":%d' % job.id)
-        parts.append(b',"outbox":"%016x-%d"' % identity)
+        parts.append(self._named % identity)
         if job.uniqkey is not None:
             parts.append(b',"uniqkey":' + _encode(readable(job.uniqkey)))
         if job.priority:

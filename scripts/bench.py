@@ -2,6 +2,7 @@
 
 (a) `qudo-migrate run`, the whole process;  (b) the naive loop, a job at a time with Qudo's own statements and RPUSH;
 (c) the limit with no safety at all: the database client's output piped into Redis.
+`--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import bench_follow
 
 from tests.qudo_app.enqueueing import fill
 from tests.qudo_app.worker import QudoWorker
@@ -93,12 +96,42 @@ def run(folder: Path) -> tuple[float, float, int]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--part", choices=("run", "follow", "all"), default="run")
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--naive-jobs", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=200, help="of each arg")
     parser.add_argument("--engine", choices=("InnoDB", "MyISAM"), default="InnoDB")
+    parser.add_argument("--follow-jobs", type=int, default=10_000)
+    parser.add_argument("--follow-rate", type=float, default=500, help="jobs a second")
+    parser.add_argument("--rest-jobs", type=int, default=100, help="five a second, while nothing else happens")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
+    figures: dict[str, Any] = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    }
+    if options.part != "follow":
+        figures |= measure_run(options)
+    if options.part != "run":
+        figures |= measure_follow(options)
+    for key, value in figures.items():
+        print(f"{key.replace('_', ' '):36} {value}")
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def measure_follow(options: argparse.Namespace) -> dict[str, float]:
+    """How fast single jobs cross."""
+    with MariaDB() as mariadb, RedisServer() as redis, tempfile.TemporaryDirectory() as name:
+        database = mariadb.create_database(options.engine)
+        folder = Path(name)
+        folder.joinpath("qudo-migrate.toml").write_text(toml({"main": database}, redis, (), None))
+        return bench_follow.measure(
+            folder, database, redis, rest_jobs=options.rest_jobs, jobs=options.follow_jobs, rate=options.follow_rate
+        )
+
+
+def measure_run(options: argparse.Namespace) -> dict[str, Any]:
+    """The one-shot migration and its baselines."""
     with MariaDB() as mariadb, RedisServer() as redis, tempfile.TemporaryDirectory() as name:
         database = mariadb.create_database(options.engine)
         fill(database, options.jobs + options.naive_jobs, arg=arg_of(options.bytes), priorities=3)
@@ -111,8 +144,7 @@ def main() -> None:
             assert client.llen(QUEUE) == options.jobs, "the run has lost jobs"
             ledger = sum(client.memory_usage(key) or 0 for key in client.scan_iter("resque:qudo_migrate:ledger:*"))
     rate = options.jobs / seconds
-    figures = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+    return {
         "data": f"{options.jobs:,} jobs, JSON args of {options.bytes} bytes, {options.engine}",
         "run_jobs_per_second": round(rate),
         "naive_jobs_per_second": round(naive_rate),
@@ -123,10 +155,6 @@ def main() -> None:
         "run_peak_megabytes": round(peak / 1e6),
         "ledger_bytes_per_job": round(ledger / options.jobs, 3),
     }
-    for key, value in figures.items():
-        print(f"{key.replace('_', ' '):24} {value}")
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import msgspec
 import typer
 
 from migrate import __version__
-from migrate.cli import commands
+from migrate.cli import commands, follow, work
 from migrate.cli.options import CommonOptions, ConfigOption, JsonOption, LogFormat, LogFormatOption, QuietOption
 from migrate.cli.printing import error_console
 from migrate.errors import MigrateError
@@ -43,10 +44,14 @@ def _common(
 
 
 commands.register(app)
+follow.register(app)
+work.register(app)
 
 
 def main() -> None:
     """The console script. Ends the process with the exit status that docs/exit-statuses.md lists."""
+    # Its pool logs the tracebacks of connections that died; ours to say, in one line.
+    logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
     try:
         app()
     except MigrateError as error:

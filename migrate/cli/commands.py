@@ -26,7 +26,7 @@ from migrate.demo.shop import FEWEST_JOBS
 from migrate.engine import init as init_engine
 from migrate.engine import pause as engine_pause
 from migrate.engine import status as engine_status
-from migrate.engine.drain import DrainOptions
+from migrate.engine.options import DrainOptions
 from migrate.engine.pause import PauseResult
 from migrate.engine.plan import plan as engine_plan
 from migrate.engine.purge import PurgeOptions, parse_age

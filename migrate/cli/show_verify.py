@@ -36,7 +36,7 @@ def show_verification(report: Report, folder: Path | None) -> None:
             console.print(f"  {escape(source.name)}: {_where(source.jobs)}", soft_wrap=True)
     beside = [
         f"{getattr(totals, word):,} {word}"
-        for word in ("native", "foreign", "imported", "purged")
+        for word in ("native", "foreign", "imported", "purged", "returned")
         if getattr(totals, word)
     ]
     if beside:

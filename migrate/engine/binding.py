@@ -84,6 +84,7 @@ class Beat:
         self._target_id = target_id
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+        self.error: MigrateError | None = None  #: why no beat is written any more
 
     def __enter__(self) -> Beat:
         self.once()
@@ -100,8 +101,9 @@ class Beat:
                 self.once()
             except Unavailable:
                 continue  # the drains meet the same fault and report it; the next beat tries again
-            except MigrateError:
-                return  # the hand-off script refuses such a target by itself, and says why
+            except MigrateError as error:
+                self.error = error  # the hand-off script refuses such a target by itself, and says why
+                return
 
     def once(self) -> None:
         """Write one beat. Raises TargetMismatch, Unavailable."""

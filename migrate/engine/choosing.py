@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from migrate.engine.batches import Batches
 from migrate.engine.pacing import CHUNK_BYTES, ChunkSize
 from migrate.engine.pausing import PauseWatch
+from migrate.engine.remaining import Remaining
 from migrate.engine.results import Tally, UntranslatableJob
-from migrate.engine.routing import Routing
+from migrate.engine.routing import Routing, RowState
 from migrate.engine.stopping import Stop
 from migrate.errors import Untranslatable
 from migrate.jobs import ResqueJob
@@ -37,6 +38,16 @@ class Prepared(NamedTuple):
     arg: bytes | None
 
 
+class Walk(Protocol):
+    """Goes through rows of `job`, a page at a time, the rows of a page in Qudo's order."""
+
+    #: The server's Unix second at the last page.
+    now: int
+
+    def page(self, limit: int) -> list[Row]:
+        """The next rows, about `limit`; empty at the end."""
+
+
 class Chooser:
     """Chooses the rows of one source, pass after pass."""
 
@@ -51,8 +62,12 @@ class Chooser:
         *,
         together: bool = False,
         watch: PauseWatch | None = None,
+        remaining: Remaining | None = None,
     ) -> None:
-        """`together`: rows with a uniqkey need no chunk of their own, since nothing is moved."""
+        """`together`: rows with a uniqkey need no chunk of their own, since nothing is moved.
+
+        `remaining`: rows that it knows are left out, and it is told of those that stay.
+        """
         self._source = source
         self._routing = routing
         self._batches = batches
@@ -61,29 +76,32 @@ class Chooser:
         self._stop = stop
         self._together = together
         self._watch = watch
+        self._remaining = remaining
         self.paused: set[int] = set()  #: func ids that were paused at any time of this pass
         self._live_funcs: set[int] = set()
         self._look_again = 0.0
         self.decisions: dict[int, str] = {}  #: the texts of all decisions met, by id
         self.limit_reached = False
+        self.alone: set[int] = set()  #: ids of rows that go one by one: one of them is locked by somebody
 
-    def chunks(self, limit: int | None) -> Iterator[list[Prepared]]:
+    def chunks(self, limit: int | None, walk: Walk | None = None) -> Iterator[list[Prepared]]:
         """One pass: translated rows in Qudo's order, in chunks bounded in rows and bytes, each within one batch.
 
-        At most `limit` rows. Rows that can't be translated go into the tally. Ends early when a stop is requested.
+        At most `limit` rows; of `walk`, or of all that are free. Rows that can't be translated go into the tally. Ends
+        early when a stop is requested.
         """
         self.paused = set()
         chunk: list[Prepared] = []
         chunk_bytes = 0  # of args
         left = limit
-        for row, now in self._rows():
+        for row, now in self._rows(walk or FreeRows(self._source, self._routing.selection)):
             if left is not None and left <= 0:
                 self.limit_reached = True
                 break
             prepared = self._prepare(row, now)
             if prepared is None:
                 continue
-            alone = not self._together and self._goes_alone(row)
+            alone = not self._together and (row.id in self.alone or self._goes_alone(row))
             other_batch = bool(chunk) and chunk[0].job.identity.batch != prepared.job.identity.batch
             if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
                 yield chunk
@@ -97,9 +115,8 @@ class Chooser:
         if chunk:
             yield chunk
 
-    def _rows(self) -> Iterator[tuple[Row, int]]:
-        """Free rows in Qudo's order, each with the server's second at which it was read."""
-        walk = FreeRows(self._source, self._routing.selection)
+    def _rows(self, walk: Walk) -> Iterator[tuple[Row, int]]:
+        """The rows of a walk, each with the server's second at which it was read."""
         while rows := walk.page(self._size.rows):
             self._look_at_pauses()
             for row in rows:
@@ -125,7 +142,11 @@ class Chooser:
 
     def _prepare(self, row: Row, now: int) -> Prepared | None:
         """Translate one row; None when it stays. Nothing of it reaches the outbox unless it translates."""
-        if row.func_id in self.paused or self._routing.held_state(row, now) is not None:
+        if row.func_id in self.paused or (self._remaining is not None and self._remaining.knows(row, now)):
+            return None
+        state = self._routing.held_state(row, now)
+        if state is not None:
+            self._stays(row, state)
             return None
         arg = reading.whole_arg(self._source, row)
         identity = self._batches.take()
@@ -134,8 +155,26 @@ class Chooser:
         except Untranslatable as error:
             name = self._routing.name(row.func_id)
             self._tally.list_untranslatable(UntranslatableJob(self._source.name, row.id, name, error.message))
+            self._stays(row, RowState.UNTRANSLATABLE)
             return None
         decision = translator.decision
         self.decisions.setdefault(decision.id, decision.text)
         candidate = Candidate(row, identity.seq, decision.id, self._routing.keeps_unique(row))
         return Prepared(candidate, translation.job, decision.func, translation.findings, arg)
+
+    def _stays(self, row: Row, state: RowState) -> None:
+        if self._remaining is not None:
+            remember(self._remaining, self._routing, row, state)
+
+
+def remember(remaining: Remaining, routing: Routing, row: Row, state: RowState) -> None:
+    """Have it remembered that a row stays, and when it is next of interest; rows of funcs that don't move never are."""
+    routed = routing.funcs.get(row.func_id)
+    if routed is not None and not routed.moves:
+        return
+    until = None
+    if state is RowState.IN_FLIGHT:
+        until = row.grabbed_until + (routed.route.lease_grace if routed else 0)
+    elif state is RowState.KEPT:
+        until = row.run_after  # held until it is due
+    remaining.stays(row, state, until)

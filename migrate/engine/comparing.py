@@ -1,6 +1,7 @@
 """One source's part of a verification: its rows of `job`, then each row of its outbox against what Resque held.
 
-Reads only. Counts by func and state; what the first look did not find, or found different, is left to the second.
+Reads only. Counts by func and state; what the first look did not find, or found different, is left to the second. The
+loop of `_compare` takes half of a verification, so what is the same for a batch is looked up once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from migrate.config import Config
 from migrate.decision import Decision
+from migrate.engine import outbox_gone
+from migrate.engine.outbox_gone import Gone
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing
+from migrate.engine.step_watch import StepWatch
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.errors import Interrupted, Untranslatable
@@ -23,27 +29,67 @@ from migrate.qudo import ddl, outbox, outbox_pages
 from migrate.qudo.outbox import ChunkState
 from migrate.qudo.outbox_pages import MovedRow
 from migrate.qudo.source import Source
-from migrate.resque.ledger import is_set
+from migrate.resque import ledger
+from migrate.resque.target import Target
 from migrate.verify import content
 from migrate.verify.content import NUMBER
 from migrate.verify.expected import Expected, expected
 from migrate.verify.findings import Findings
 from migrate.verify.look import Look
-from migrate.verify.sightings import PLACE, PLACES, SEVERAL, VISITED
+from migrate.verify.sightings import PLACE, PLACES, SEVERAL, VISITED, Batch
 from migrate.verify.words import Kind
 
 #: Differing jobs that the second look examines; of further ones only their number is known.
 MOST_EXAMINED = 100_000
 #: Outbox rows that one statement reads by identity.
 ROWS_PER_READ = 300
+#: What a job's func is called once its row was purged.
+PURGED = "(purged)"
+#: Bytes of a whole bitmap.
+_BITMAP_BYTES = 8192
+
+
+#: The words of reports for the codes of places.
+PLACE_WORDS = ("", *(place.value for place in PLACES))
+
+_batch_of = attrgetter("batch")
 
 
 class Decided(NamedTuple):
     """A decision, and what is the same for all jobs under it."""
 
     decision: Decision
+    func: str
     counts: Counter[str]  #: of its func
     queue_number: int
+
+
+class _OneBatch:
+    """The rows of one batch as they are met, by seq."""
+
+    def __init__(self, number: int, bits: bytes, seen: Batch | None) -> None:
+        self.number = number
+        self.bits = bits.ljust(_BITMAP_BYTES, b"\0")  #: the ledger as it was before the look
+        self.seen = seen  #: what the look has met of it
+        self._met = bytearray(_BITMAP_BYTES)
+
+    def meet(self, seq: int) -> None:
+        """Its row is there."""
+        self._met[seq >> 3] |= 0x80 >> (seq & 7)
+
+    @property
+    def absent(self) -> int:
+        """The jobs that were handed off and have no row, as a bitmap."""
+        return int.from_bytes(self.bits, "big") & ~int.from_bytes(self._met, "big")
+
+
+class _Unseen(NamedTuple):
+    """A row whose job was handed off and not seen."""
+
+    row: MovedRow
+    func: str
+    wanted: Expected | None
+    decided: Decided | None
 
 
 class Comparison:
@@ -53,20 +99,22 @@ class Comparison:
         self,
         source: Source,
         config: Config,
+        target: Target,
         look: Look,
         bits: Mapping[int, bytes],
         findings: Findings,
         stop: Stop,
     ) -> None:
-        """`bits`: the ledger as it was before the look."""
+        """`bits`: this source's part of the ledger as it was before the look."""
         self.source = source
+        self._target = target
         self._look = look
         self._bits = bits
         self._findings = findings
         self._stop = stop
-        self.routing = Routing(source, config)
+        self.routing = Routing(source, config, steps=StepWatch(target))
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  #: by func
-        self.handed_off = 0
+        self.gone = Gone(source, target)
         self.differing: dict[Identity, str] = {}  #: not as expected; and the func. The second look says where.
         self.unfound = 0
         self.unbooked: dict[Identity, str] = {}  #: in Resque, though their bit was clear; and the func
@@ -84,6 +132,8 @@ class Comparison:
             return
         with self.source.reading() as connection:
             moving = [each for each in outbox.chunks_in_order(connection) if each.state is ChunkState.MOVING]
+        batch: _OneBatch | None = None
+        with_rows: set[int] = set()
         for page in outbox_pages.pages(self.source):
             if self._stop.requested:
                 raise Interrupted(f"source {self.source.name}: stopped while comparing")
@@ -92,9 +142,29 @@ class Comparison:
                 rows = [
                     row for row in rows if row.batch != chunk.batch or not chunk.first_seq <= row.seq <= chunk.last_seq
                 ]
-            self._compare(rows)
+            self._decisions(rows)
+            unseen: list[_Unseen] = []
+            for number, of_batch in groupby(rows, key=_batch_of):
+                if batch is None or batch.number != number:
+                    self._leave(batch)
+                    batch = self._enter(number)
+                    with_rows.add(number)
+                self._compare(batch, of_batch, unseen)
+            self._find_elsewhere(unseen)
             self._find_twins(rows)
             advanced(len(rows))
+        self._leave(batch)
+        for number in self._bits.keys() - with_rows:
+            self._leave(self._enter(number))
+        self.gone.settle()
+        self.counts[PURGED]["returning"] += self.gone.orphans
+
+    def _enter(self, number: int) -> _OneBatch:
+        return _OneBatch(number, self._bits.get(number, b""), self._look.sightings.batches.get(f"{number:016x}"))
+
+    def _leave(self, batch: _OneBatch | None) -> None:
+        if batch is not None:
+            self.gone.add(batch.number, batch.absent)
 
     def _survey(self, tally: Tally, advanced: Callable[[int], None], *, has_our_tables: bool) -> None:
         codes: dict[str, int] = {}
@@ -123,53 +193,61 @@ class Comparison:
                 continue
             decision = Decision.parse(texts[key])
             number = self._look.queue_numbers(decision.queue)
-            self._decided[key] = Decided(decision, self.counts[decision.func], number)
+            self._decided[key] = Decided(decision, decision.func, self.counts[decision.func], number)
 
-    def _compare(self, rows: Sequence[MovedRow]) -> None:
-        """Each row's state, and whether what was seen is what must be there."""
-        self._decisions(rows)
-        sightings, alike = self._look.sightings, self._look.alike
-        batch = -1
-        bits, found = b"", None
+    def _compare(self, batch: _OneBatch, rows: Iterable[MovedRow], unseen: list[_Unseen]) -> None:
+        """Each row's state, and whether what was seen is what must be there; who was not seen goes to `unseen`."""
+        bits, meet, late = batch.bits, batch.meet, self._look.sightings.late
+        words = batch.seen.words if batch.seen is not None else array("Q")
+        end = len(words)
         for row in rows:
-            if row.batch != batch:
-                batch = row.batch
-                bits = self._bits.get(batch, b"")
-                found = sightings.batches.get(f"{batch:016x}")
             seq = row.seq
-            word = found.word(seq) if found is not None else 0
+            word = words[seq] if seq < end else 0
             decided = self._decided[row.decision]
-            func = self.routing.name(row.func_id) if decided is None else decided.decision.func
-            counts = self.counts[func] if decided is None else decided.counts
-            if word & PLACE and found is not None:
-                found.words[seq] = word | VISITED
-            if not is_set(bits, seq):
+            if decided is None:
+                func = self.routing.name(row.func_id)
+                counts = self.counts[func]
+            else:
+                func, counts = decided.func, decided.counts
+            if word & PLACE:
+                words[seq] = word | VISITED
+            if not bits[seq >> 3] & 0x80 >> (seq & 7):
                 counts["not_handed_off"] += 1
                 if word & PLACE and len(self.unbooked) < MOST_EXAMINED:
                     self.unbooked[row.identity] = func
                 continue
-            self.handed_off += 1
+            meet(seq)
             wanted = self._expected(row)
-            if word & PLACE:
-                place = PLACES[(word & PLACE) - 1]
-                counts[place.value] += 1
-                if wanted is None or decided is None or self._number(wanted, decided) != word & NUMBER:
-                    self._note_difference(row.identity, func)
-                if (late := sightings.late) and not word & SEVERAL and row.identity in late:
-                    self._note_late(row, func, late[row.identity])
+            if not word & PLACE:
+                unseen.append(_Unseen(row, func, wanted, decided))
+                continue
+            counts[PLACE_WORDS[word & PLACE]] += 1
+            if wanted is None or decided is None or self._number(wanted, decided) != word & NUMBER:
+                self._note_difference(row.identity, func)
+            if late and not word & SEVERAL and row.identity in late:
+                self._note_late(row, func, late[row.identity])
+
+    def _find_elsewhere(self, unseen: Sequence[_Unseen]) -> None:
+        """Rows whose jobs were not seen: on their way back to Qudo, there without their identity, or nowhere."""
+        if not unseen:
+            return
+        alike = self._look.alike
+        taken = outbox_gone.taken_bits(self._target, {row.batch for row, *_ in unseen})
+        for row, func, wanted, decided in unseen:
+            if taken[row.batch] & outbox_gone.bit(row.seq):
+                self.counts[func]["returning"] += 1
                 continue
             work = content.work_number(wanted.class_, wanted.args) if wanted is not None else 0
             if len(alike) and wanted is not None and decided is not None:
-                taken = alike.take(work, decided.queue_number, row.run_after, row.identity)
-                if taken is not None:
-                    counts[taken.place.value] += 1
-                    if taken.other_queue:
+                found = alike.take(work, decided.queue_number, row.run_after, row.identity)
+                if found is not None:
+                    self.counts[func][found.place.value] += 1
+                    if found.other_queue:
                         self.mismatched(row.identity, row.job_id, func, "queue: another string")
                     continue
             self.unfound += 1
-            sightings.batch(batch, self.source.name).put(seq, work | VISITED)
-            found = sightings.batches[f"{batch:016x}"]
-            counts["consumed"] += 1
+            self._look.sightings.batch(row.batch, self.source.name).put(row.seq, work | VISITED)
+            self.counts[func]["consumed"] += 1
 
     @staticmethod
     def _number(wanted: Expected, decided: Decided) -> int:
@@ -180,9 +258,9 @@ class Comparison:
         decided = self._decided[row.decision]
         if decided is None:
             return None
-        arg = outbox_pages.whole_arg(self.source, row)
+        arg = row.arg if row.arg is not None else outbox_pages.whole_arg(self.source, row)
         try:
-            return expected(row.job(self.source.name, decided.decision.func, arg), decided.decision)
+            return expected(row.job(self.source.name, decided.func, arg), decided.decision)
         except Untranslatable:
             return None
 
@@ -224,7 +302,7 @@ class Comparison:
             for row in rows
             if row.job_id is not None
             and self._is_in_job(row.job_id)
-            and is_set(self._bits.get(row.batch, b""), row.seq)
+            and ledger.is_set(self._bits.get(row.batch, b""), row.seq)
         }
         for twin in outbox_pages.twins(self.source, sorted(suspects)):
             row = suspects[twin.id]
@@ -257,4 +335,4 @@ class Comparison:
     def func(self, row: MovedRow) -> str:
         """The func under which a row was counted."""
         decided = self._decided[row.decision]
-        return self.routing.name(row.func_id) if decided is None else decided.decision.func
+        return self.routing.name(row.func_id) if decided is None else decided.func

@@ -58,7 +58,7 @@ class Delivery:
         self._target = target
         self._routing = routing
         self._watch = watch
-        self._hand_off = HandOff(target, source.name)
+        self._hand_off = HandOff(target, source.name, keeps_order=True)
         self._lock = threading.Lock()
         self._delivered: list[Chunk] = []
         self._held_back: set[tuple[int, int]] = set()  # chunks that lack only jobs of paused funcs
@@ -100,20 +100,35 @@ class Delivery:
             self._delivered = []
         self._held_back = set()
         self.undeliverable = {}
+        self._hand_off.begin_with_the_oldest()
         with self._source.reading() as connection:
-            records = outbox.chunks_in_order(connection)
+            records = outbox.chunks_in_order(connection, due_by=self._source.now(connection))
         for record in records:
             if record.state is not outbox.ChunkState.READY:
                 continue  # moving: another migrator is at it, or has just died, and the next pass settles it; or held
-            pushed = Pushed(0, frozenset())
-            if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) < record.jobs:
-                reach("recover.found")
-                pushed = self._redeliver(record)
+            pushed = self._deliver(record)
             if pushed.held_back:
                 self._held_back.add((record.batch, record.first_seq))
             else:
                 self.delivered(record)
             yield Recovered(record, pushed)
+
+    def recover_written(self, due_from: int) -> Iterator[Recovered]:
+        """Hand off what apps wrote and didn't hand off themselves, of rows due since this second of the source's clock.
+
+        Cheap enough to be asked many times a second; older rows, of transactions that commit late, are `recover`'s.
+        """
+        with self._source.reading() as connection:
+            now = self._source.now(connection)
+            records = outbox.written_chunks(connection, due_from=due_from, due_by=now)
+        for record in records:
+            yield Recovered(record, self._deliver(record))
+
+    def _deliver(self, record: Chunk) -> Pushed:
+        if ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq) >= record.jobs:
+            return Pushed(0, frozenset())
+        reach("recover.found")
+        return self._redeliver(record)
 
     def _redeliver(self, record: Chunk) -> Pushed:
         """Push what the ledger lacks of a chunk."""
@@ -151,24 +166,33 @@ class Delivery:
         Raises OpenTransactions when one stays open for longer than a second.
         """
         deliverable = paused = 0
-        page: list[Chunk] = []
-        while True:
-            try:
+        for record in self._all_chunks():
+            done = ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq)
+            if done < record.jobs and record.state is not outbox.ChunkState.HELD:
+                held_back = (record.batch, record.first_seq) in self._held_back
+                paused += held_back
+                deliverable += not held_back
+        return Undelivered(deliverable, paused)
+
+    def _all_chunks(self) -> Iterator[Chunk]:
+        """Every chunk, those of open transactions included."""
+        try:
+            with self._source.last_look() as connection:
+                now = self._source.now(connection)
+                written = outbox.written_chunks(connection, due_by=now, locking=True)
+            yield from written
+            page: list[Chunk] = []
+            while True:
                 with self._source.last_look() as connection:
                     page = outbox.chunks(connection, behind=page[-1] if page else None, locking=True)
-            except Contention as error:
-                raise OpenTransactions(
-                    f"source {self._source.name}: open transactions hold moved or enqueued jobs",
-                    advice="run again, or follow",
-                ) from error
-            for record in page:
-                done = ledger.count_delivered(self._target, record.batch, record.first_seq, record.last_seq)
-                if done < record.jobs and record.state is not outbox.ChunkState.HELD:
-                    held_back = (record.batch, record.first_seq) in self._held_back
-                    paused += held_back
-                    deliverable += not held_back
-            if not page:
-                return Undelivered(deliverable, paused)
+                yield from page
+                if not page:
+                    return
+        except Contention as error:
+            raise OpenTransactions(
+                f"source {self._source.name}: open transactions hold moved or enqueued jobs",
+                advice="run again, or follow",
+            ) from error
 
     @property
     def forgettable(self) -> int:

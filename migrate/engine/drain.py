@@ -1,38 +1,30 @@
 """Draining one source: recover, move what is free, hand off, until a last look finds nothing.
 
-The only module that knows the order of the steps. Every fault ends the pass; the next one begins with recovery, so
-nothing is ever settled from memory.
+The steps themselves are in `crossing.py`. Every fault ends the pass; the next one begins with recovery, so nothing is
+ever settled from memory.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from migrate.config import Config
 from migrate.engine import over
-from migrate.engine.batches import Batches
-from migrate.engine.choosing import Chooser, Prepared
-from migrate.engine.delivery import Delivery
+from migrate.engine.crossing import Crossing
 from migrate.engine.failures import FailuresImport
-from migrate.engine.pacing import DEFAULT_CAP, SMALL_CAP, ChunkSize
-from migrate.engine.patience import Patience
-from migrate.engine.pausing import FRESH_SECONDS, PauseWatch
+from migrate.engine.options import DrainOptions
+from migrate.engine.pausing import FRESH_SECONDS
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
-from migrate.engine.routing import Routing, RowState
-from migrate.engine.settling import Settling
+from migrate.engine.routing import RowState
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
-from migrate.engine.throttling import Limit, Throttle
+from migrate.engine.throttling import Limit
 from migrate.errors import Interrupted, OpenTransactions, Refused, Unavailable
 from migrate.jobs import Identity
-from migrate.qudo import exceptions, leasing, moving, outbox
-from migrate.qudo.moving import Moved, chunk_of
+from migrate.qudo import exceptions, outbox
 from migrate.qudo.outbox import Chunk
 from migrate.qudo.source import Source
 from migrate.resque import durability
@@ -40,25 +32,8 @@ from migrate.resque.target import Target
 
 #: Seconds between two tries while rows are in flight or wait.
 IN_FLIGHT_PAUSE_SECONDS = 1.0
-#: Seconds between two fences behind which records of delivered chunks are dropped.
-FENCE_EVERY_SECONDS = 30.0
 #: Last looks that may find newly enqueued jobs before the run gives up: apps that never pause need `follow`.
 MOST_LOOKS = 30
-
-
-class DrainOptions(msgspec.Struct, frozen=True):
-    """What the operator asked for. Times are seconds; None: no limit."""
-
-    func_glob: str | None = None
-    limit: int | None = None
-    batch_size: int | None = None
-    in_flight_wait: float = 0.0
-    retry_for: float = 300.0
-    rate: float | None = None  #: jobs a second
-    max_queue_length: int | None = None  #: jobs
-    max_load: Mapping[str, float] = {}  #: highest value by status variable
-    max_lag: float = 10.0  #: of replicas that the configuration names
-    purge: bool = False  #: delete delivered outbox rows at the end, whatever their age
 
 
 class Drain:
@@ -82,21 +57,13 @@ class Drain:
         self._tally = tally
         self._stop = stop
         self._reporter = reporter
-        self.routing = Routing(source, config, options.func_glob)
-        self._watch = PauseWatch(target)
-        self._delivery = Delivery(source, target, self.routing, self._watch)
-        self._batches = Batches()
-        self._settling = Settling(tally)
-        self._patience = Patience(options.retry_for, stop, lambda reason: reporter.waits(source.name, reason))
-        self._move = moving.move if source.facts().transactional else leasing.move
-        cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
-        smooth = int(options.rate / 4) + 1 if options.rate else cap  # a quarter of a second's jobs: no bursts
-        self._size = ChunkSize(min(cap, options.max_queue_length or cap, smooth))
-        self._chooser = Chooser(source, self.routing, self._batches, self._size, tally, stop, watch=self._watch)
-        self._throttle = Throttle(limits, stop, lambda reason: reporter.waits(source.name, reason))
+        self._crossing = Crossing(source, target, config, options, tally, stop, reporter, limits)
+        self.routing = self._crossing.routing
+        self._watch = self._crossing.watch
+        self._delivery = self._crossing.delivery
+        self._chooser = self._crossing.chooser
         self._failures = FailuresImport(source, target, self.routing, tally, stop)
         self._import = config.failures.import_
-        self._fenced_at = time.monotonic()
 
     def run(self) -> None:
         """Drain until the last look finds nothing.
@@ -108,7 +75,7 @@ class Drain:
         looks = 0
         while True:
             try:
-                self._recover()
+                self._crossing.recover()
                 self._pass()
                 left = self._last_look()
                 if not left.movable:
@@ -116,9 +83,9 @@ class Drain:
                     if left.paused and self._resumed():
                         continue
             except Unavailable as error:
-                self._after_fault(error)
+                self._crossing.after_fault(error)
                 continue
-            self._patience.succeeded()
+            self._crossing.patience.succeeded()
             if left.movable and not self._chooser.limit_reached:
                 looks += 1
                 if looks >= MOST_LOOKS:
@@ -129,25 +96,6 @@ class Drain:
             elif left.released == 0 and not self._waits_for_workers(left, deadline):
                 break
         self._finish()
-
-    def _after_fault(self, error: Unavailable) -> None:
-        """Forget all that memory says of rows and connections, and wait before the next try."""
-        self._source.forget_connections()
-        self._batches.renew()
-        self._patience.failed(error)
-
-    def _recover(self) -> None:
-        """Finish what this or another process left half done."""
-        self.routing.refresh()
-        for recovered in self._delivery.recover():
-            record, pushed = recovered
-            self._settling.recovered(record, pushed.new, len(pushed.held_back), lambda: self._moved_seqs(record))  # noqa: B023
-            if pushed.new:  # merely reading proves nothing: a Redis that is full or read-only answers reads for ever
-                self._patience.succeeded()
-
-    def _moved_seqs(self, record: Chunk) -> set[int]:
-        with self._source.reading() as connection:
-            return outbox.moved_seqs(connection, record)
 
     def _finish(self) -> None:
         """Settle what needs proof that Redis has it on disk: one fence for chunk records and Qudo's mark."""
@@ -173,65 +121,13 @@ class Drain:
         outbox.discard_chunks(self._source, delivered)
         exceptions.mark_retried(self._source, entered)
 
-    # -- one pass: read, translate, move, hand off, each step overlapping the next one's work --
-
     def _pass(self) -> None:
         """Move and hand off all rows that are free now, in Qudo's order."""
         self._tally.forget_left()
         limit = None if self._options.limit is None else self._options.limit - self._tally.moved_total
-        with ThreadPoolExecutor(1) as mover, ThreadPoolExecutor(1) as pusher, ThreadPoolExecutor(1) as sweeper:
-            moves: Future[tuple[list[Prepared], Moved]] | None = None
-            pushes: Future[None] | None = None
-            for chunk in self._chooser.chunks(limit):
-                if moves is not None:
-                    pushes = self._after_move(moves, pushes, pusher)
-                    moves = None
-                if self._throttle.needs_settled and pushes is not None:
-                    pushes.result()
-                if not self._throttle.wait(chunk):
-                    break
-                moves = mover.submit(self._move_chunk, chunk)
-                if time.monotonic() - self._fenced_at > FENCE_EVERY_SECONDS:
-                    self._fenced_at = time.monotonic()
-                    sweeper.submit(self._delivery.forget_delivered)
-            if moves is not None:
-                pushes = self._after_move(moves, pushes, pusher)
-            if pushes is not None:
-                pushes.result()
+        self._crossing.cross(self._chooser.chunks(limit), fencing=True)
         if self._stop.requested:
             raise Interrupted(f"source {self._source.name}: stopped; the batch in hand was finished")
-
-    def _after_move(
-        self,
-        moves: Future[tuple[list[Prepared], Moved]],
-        pushes: Future[None] | None,
-        pusher: ThreadPoolExecutor,
-    ) -> Future[None]:
-        gone, moved = moves.result()
-        if pushes is not None:
-            pushes.result()  # order within each queue: one push after the other
-        return pusher.submit(self._push_chunk, gone, moved)
-
-    def _move_chunk(self, chunk: list[Prepared]) -> tuple[list[Prepared], Moved]:
-        started = time.monotonic()
-        self._settling.move_begins(chunk)
-        candidates = [each.candidate for each in chunk]
-        moved = self._move(self._source, chunk[0].job.identity.batch, candidates, self._chooser.decisions)
-        self._size.took(len(chunk), time.monotonic() - started)
-        return self._settling.moved(chunk, moved.seqs), moved
-
-    def _push_chunk(self, gone: list[Prepared], moved: Moved) -> None:
-        if not gone:
-            return
-        pushed = self._delivery.push([each.job for each in gone], moved.binding)
-        self._settling.pushed(gone, len(pushed.held_back))
-        record = chunk_of(gone[0].job.identity.batch, [each.candidate.seq for each in gone])
-        if pushed.held_back:
-            self._delivery.holds_back(record)
-        else:
-            self._delivery.delivered(record)
-        self._reporter.advanced(self._source.name, len(gone) - len(pushed.held_back))
-        self._patience.succeeded()
 
     # -- the end --
 

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from migrate.config import Config
 from migrate.engine import binding, delivery
-from migrate.engine.drain import DrainOptions
 from migrate.engine.failures import FailuresImport
+from migrate.engine.options import DrainOptions
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing, RowState
+from migrate.engine.step_watch import StepWatch
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.qudo import ddl, reading
@@ -40,7 +41,7 @@ def dry_run(
     """Fill the tally with what `Drain.run` would do now. Raises TargetMismatch, Interrupted, server errors."""
     binding.check(source, target)
     has_our_tables = not ddl.lacking(source)
-    routing = Routing(source, config, options.func_glob)
+    routing = Routing(source, config, options.func_glob, StepWatch(target))
     routing.refresh()
     with source.reading() as connection:
         reporter.source_started(source.name, reading.row_estimate(source, connection))

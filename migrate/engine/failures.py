@@ -28,6 +28,8 @@ from migrate.translate import fingerprint
 
 #: Distinct failures that are held in memory at a time: about 100 bytes each.
 MARKS_IN_MEMORY = 200_000
+#: Seconds after which a worker has logged the failure for which it has put its job back. Both times are its own.
+LOGGED_WITHIN_SECONDS = 10
 #: Rows, and bytes of them, that one push carries.
 PUSH_ROWS = 200
 PUSH_BYTES = 4 * 1024 * 1024
@@ -66,11 +68,13 @@ def _final(
     """The newest row of each job, unless it was put back, waits again, has crossed, or was completed later."""
     # Before and behind the failures: a worker may complete a job while we read, and no trace of it is left.
     retried = {mark.fingerprint for mark in exceptions.retried_jobs(source, func_ids, part, parts)}
-    newest: dict[int, Mark] = {
-        mark.fingerprint: mark
-        for mark in exceptions.failures(source, func_ids, part, parts)
-        if mark.fingerprint not in retried
-    }
+    newest: dict[int, Mark] = {}
+    before: dict[int, int] = {}  # when the same job, or one like it, had failed before that
+    for mark in exceptions.failures(source, func_ids, part, parts):
+        if mark.fingerprint not in retried:
+            if mark.fingerprint in newest:
+                before[mark.fingerprint] = newest[mark.fingerprint].time
+            newest[mark.fingerprint] = mark
     if not newest:
         return [], []
     for mark in exceptions.waiting_jobs(source, func_ids, part, parts):
@@ -82,9 +86,20 @@ def _final(
     crossed: list[int] = []
     for mark in exceptions.moved_jobs(source, func_ids, part, parts) if has_our_tables else ():
         failed = newest.get(mark.fingerprint)
-        if failed is not None and mark.time >= failed.time:  # a later failure is another job's
+        if failed is not None and _is_of(mark, failed, before.get(mark.fingerprint, -1)):
             crossed.append(newest.pop(mark.fingerprint).id)
     return [mark.id for mark in newest.values() if not mark.retried], crossed
+
+
+def _is_of(moved: Mark, failed: Mark, failed_before: int) -> bool:
+    """Whether the newest failure is one of a job that has crossed since; a later one is the end of another job.
+
+    Qudo puts a job back first and logs the failure after that; the migrator may take the row in between.
+    """
+    if failed.time <= moved.time:
+        return True
+    is_logged = failed_before >= moved.put_back
+    return not is_logged and 0 <= failed.time - moved.put_back <= LOGGED_WITHIN_SECONDS
 
 
 class FailuresImport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class Patience:
         if waited >= self._retry_for:
             raise error
         if not isinstance(error, Contention) or now - self._succeeded_at >= SILENT_SECONDS:
-            self._say(f"{error.message}; waiting, {self._retry_for - waited:.0f} s left")
+            left = "" if self._retry_for == math.inf else f", {self._retry_for - waited:.0f} s left"
+            self._say(f"{error.message}; waiting{left}")
         # A little randomness keeps several migrators from returning at the same instant.
         pause = min(self._pause, self._retry_for - waited + 0.01) * random.uniform(0.7, 1.0)  # noqa: S311
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)

@@ -24,6 +24,7 @@ from migrate.engine.reporters import Reporter
 from migrate.engine.results import LISTED_JOBS, ErrorLine, FindingCount, Tally, UntranslatableJob
 from migrate.engine.routing import SAMPLE_ROWS, Routing
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
+from migrate.engine.step_watch import StepWatch
 from migrate.errors import MigrateError, Untranslatable
 from migrate.jobs import Identity
 from migrate.qudo import counting, ddl, reading
@@ -73,7 +74,7 @@ def _look(source: Source, target: Target | None, config: Config, func_glob: str 
     ddl.check_collation(source, lacking)
     if target is not None:
         binding.check(source, target)
-    routing = Routing(source, config, func_glob)
+    routing = Routing(source, config, func_glob, None if target is None else StepWatch(target))
     routing.refresh()
     with source.reading() as connection:
         now = source.now(connection)

@@ -27,8 +27,8 @@ class Reporter:
     def waits(self, source: str, reason: str) -> None:
         """The source waits for this reason; an empty one: it goes on."""
 
-    def says(self, message: str) -> None:
-        """A line worth reading."""
+    def says(self, message: str, **fields: object) -> None:
+        """A line worth reading. `fields` are for machines: `level` is info unless given."""
 
     def source_ended(self, source: str) -> None:
         """Work on a source is over."""
@@ -65,7 +65,9 @@ class LineReporter(Reporter):
         self._done[source] = self._done.get(source, 0) + jobs
         if time.monotonic() - self._last.get(source, 0.0) >= self.EVERY_SECONDS:
             self._last[source] = time.monotonic()
-            self.says(f"{source}: {self._done[source]:,} of about {self._expected.get(source, 0):,} jobs")
+            done, expected = self._done[source], self._expected.get(source, 0)
+            of_all = f" of about {expected:,}" if expected else ""
+            self.says(f"{source}: {done:,}{of_all} jobs", source=source, jobs=done)
 
     def waits(self, source: str, reason: str) -> None:
         """Print each new kind of reason, the same one now and then, and the end of a wait that was long."""
@@ -73,20 +75,21 @@ class LineReporter(Reporter):
         if not reason:
             waited = now - self._waits_since.pop(source, now)
             if waited >= self.LONG_WAIT_SECONDS:
-                self.says(f"{source}: goes on after {waited:.0f} s")
+                self.says(f"{source}: goes on after {waited:.0f} s", source=source)
             return
         self._waits_since.setdefault(source, now)
         kind = _DIGITS.sub("", reason)
         said_kind, said_at = self._said.get(source, ("", 0.0))
         if kind != said_kind or now - said_at >= self.EVERY_SECONDS:
             self._said[source] = kind, now
-            self.says(f"{source}: {reason}")
+            self.says(f"{source}: {reason}", source=source, level="warning")
 
-    def says(self, message: str) -> None:
-        """Print the line, with the time where machines read it."""
+    def says(self, message: str, **fields: object) -> None:
+        """Print the line, with time, level and fields where machines read it."""
         line = message
         if self._as_json:
-            line = msgspec.json.encode({"time": datetime.now(UTC), "message": message}).decode()
+            document = {"time": datetime.now(UTC), "level": "info", "message": message, **fields}
+            line = msgspec.json.encode(document).decode()
         with self._lock:
             print(line, file=self._stream, flush=True)
 
@@ -129,7 +132,7 @@ class BarReporter(Reporter):
         elif reason:
             self.says(f"{source}: {reason}")
 
-    def says(self, message: str) -> None:
+    def says(self, message: str, **_fields: object) -> None:
         """Print above the bars."""
         tqdm.write(message, file=self._stream)
 

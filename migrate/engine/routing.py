@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from migrate.config import Config, Delayed, Route, Unique
 from migrate.decision import Decision, decide
+from migrate.engine.step_watch import StepWatch
 from migrate.errors import Untranslatable
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import reading
@@ -40,14 +41,19 @@ class Routed(NamedTuple):
 
     name: str
     route: Route
-    moves: bool  #: false: kept by route or by `--func`
+    moves: bool  #: false: kept by route, by `--func`, or by the step it stands on
 
 
 class Routing:
-    """What the configuration says of one source's rows. Names are read anew by `refresh`."""
+    """What configuration and steps say of one source's rows. Names are read anew by `refresh`, steps by themselves."""
 
-    def __init__(self, source: Source, config: Config, func_glob: str | None = None) -> None:
+    def __init__(
+        self, source: Source, config: Config, func_glob: str | None = None, steps: StepWatch | None = None
+    ) -> None:
+        """`steps`: of the target; None: no func stands on one."""
         self._source = source
+        self._steps = steps
+        self._step_version = -1
         self._config = config
         self._func_glob = func_glob
         self._routed: dict[int, Routed] = {}
@@ -62,14 +68,25 @@ class Routing:
         for func_id, stored in names.items():
             if func_id not in self._routed:
                 name = readable(stored)
-                route = self._config.route_for(name)
-                chosen = self._func_glob is None or fnmatch.fnmatchcase(name, self._func_glob)
-                self._routed[func_id] = Routed(name, route, route.move and chosen)
+                self._routed[func_id] = self._route(name)
+
+    def _route(self, name: str) -> Routed:
+        route = self._config.route_for(name)
+        chosen = self._func_glob is None or fnmatch.fnmatchcase(name, self._func_glob)
+        kept = self._steps is not None and self._steps.now().keeps(name)
+        return Routed(name, route, route.move and chosen and not kept)
+
+    def _follow_steps(self) -> dict[int, Routed]:
+        """The funcs, by the steps as they were half a second ago at most."""
+        if self._steps is not None and (version := self._steps.now().version) != self._step_version:
+            self._step_version = version
+            self._routed = {func_id: self._route(routed.name) for func_id, routed in self._routed.items()}
+        return self._routed
 
     @property
     def funcs(self) -> dict[int, Routed]:
         """Func id -> what is known of it."""
-        return self._routed
+        return self._follow_steps()
 
     @property
     def names(self) -> dict[int, str]:
@@ -80,7 +97,7 @@ class Routing:
     def selection(self) -> Selection:
         """What a walk through the free rows leaves out."""
         return Selection(
-            kept={func_id for func_id, routed in self._routed.items() if not routed.moves},
+            kept={func_id for func_id, routed in self._follow_steps().items() if not routed.moves},
             held={func_id for func_id, routed in self._routed.items() if routed.route.delayed is Delayed.HOLD},
         )
 
@@ -88,7 +105,7 @@ class Routing:
         """The func, looking once more for one that appeared meanwhile; None: no such func."""
         if func_id not in self._routed:
             self.refresh()
-        return self._routed.get(func_id)
+        return self._follow_steps().get(func_id)
 
     def name(self, func_id: int) -> str:
         """The func's name for messages."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from migrate.config import Config, SourceConfig
 from migrate.engine import binding
-from migrate.engine.drain import Drain, DrainOptions
+from migrate.engine.drain import Drain
 from migrate.engine.dry_run import dry_run as look
+from migrate.engine.limits import limits
 from migrate.engine.meeting import meet
+from migrate.engine.options import DrainOptions
 from migrate.engine.purge import PurgeOptions, SourcePurge
 from migrate.engine.recording import record
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import LISTED_JOBS, FindingCount, RunResult, SourceResult, Tally, Totals
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
 from migrate.engine.stopping import SIGNALLED, Stop
-from migrate.engine.throttling import Limit, MaxLoad, QueueRoom, Rate, ReplicaLag
+from migrate.engine.throttling import Rate
 from migrate.qudo import reading
 from migrate.qudo.source import Source
 from migrate.resque.target import Target
@@ -51,8 +53,8 @@ def run(
         with source.reading() as connection:
             reporter.source_started(source.name, reading.row_estimate(source, connection))
         with binding.Beat(target, source, target_id):
-            limits = [*rate, *_limits(source, replicas[source.name], target, options)]
-            drain_of_one = Drain(source, target, config, options, tally, stop, reporter, limits)
+            held_by = [*rate, *limits(source, replicas[source.name], target, options)]
+            drain_of_one = Drain(source, target, config, options, tally, stop, reporter, held_by)
             drain_of_one.run()
             if options.purge:
                 purge = SourcePurge(source, target, drain_of_one.routing, PurgeOptions(0), stop, reporter)
@@ -80,17 +82,6 @@ def _record(target: Target, options: DrainOptions, result: RunResult) -> None:
     seconds = totals.pop("seconds")
     chosen = {"func": options.func_glob, "limit": options.limit, "rate": options.rate, "purge": options.purge}
     record(target, "run", seconds=seconds, options=chosen, counts=totals, exit_status=result.exit_status)
-
-
-def _limits(source: Source, replicas: Sequence[str], target: Target, options: DrainOptions) -> Iterator[Limit]:
-    """What holds one source's drain back."""
-    if options.max_queue_length is not None:
-        yield QueueRoom(target, options.max_queue_length)
-    if options.max_load and not source.is_sqlite:
-        yield MaxLoad(source, options.max_load)
-    if replicas:
-        opened = [Source(f"replica {place} of {source.name}", url) for place, url in enumerate(replicas, start=1)]
-        yield ReplicaLag(opened, options.max_lag)
 
 
 def _result(works: Sequence[SourceWork], seconds: float, *, dry_run: bool, stopped: bool) -> RunResult:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from migrate.engine.comparing import ROWS_PER_READ, Comparison
+from migrate.engine.comparing import PURGED, ROWS_PER_READ, Comparison
 from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted
 from migrate.jobs import Identity
@@ -30,8 +30,6 @@ from migrate.verify.words import Kind
 
 #: Bytes of entries that wait to be compared.
 _WAITING_BYTES = 4 * 1024 * 1024
-#: What a job's func is called once its row was purged.
-_PURGED = "(purged)"
 
 
 class _Waiting(NamedTuple):
@@ -228,7 +226,7 @@ class SecondLook:
             rows = comparison.rows([each.identity for each in part])
             for each in part:
                 row = rows.get(each.identity)
-                job_id, func = (row[0].job_id, row[2]) if row is not None else (None, _PURGED)
+                job_id, func = (row[0].job_id, row[2]) if row is not None else (None, PURGED)
                 comparison.duplicated(each.identity, job_id, func, each.further, each.detail)
 
     # --- what is left ------------------------------------------------------------------------------------------------

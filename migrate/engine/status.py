@@ -18,6 +18,7 @@ from migrate.engine.reporters import Reporter
 from migrate.engine.results import ErrorLine, Tally
 from migrate.engine.routing import Routing
 from migrate.engine.side_by_side import error_lines, error_statuses, exit_status, side_by_side
+from migrate.engine.step_watch import StepWatch
 from migrate.engine.stopping import Stop
 from migrate.errors import MigrateError
 from migrate.qudo import counting, ddl, reading
@@ -158,7 +159,7 @@ class Status:
         started = time.monotonic()
         if last is not None and last.took > COUNT_SHARE * (started - last.at):
             return last
-        routing = Routing(source, self._config)
+        routing = Routing(source, self._config, steps=StepWatch(self._target))
         routing.refresh()
         with source.reading() as connection:
             groups = counting.groups(connection, source.now(connection))

@@ -45,23 +45,31 @@ class Limit(Protocol):
 class Throttle:
     """All limits of one drain."""
 
-    def __init__(self, limits: Sequence[Limit], stop: Stop, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: Sequence[Limit], stop: Stop, say: Callable[[str], None], hold_seconds: float | None = None
+    ) -> None:
+        """`hold_seconds`: how long one chunk is held back before it is given up; None: as long as it takes."""
         self._limits = limits
         self._stop = stop
         self._say = say
+        self._hold_seconds = hold_seconds
+        self._said = False
         self.needs_settled = any(limit.needs_settled for limit in limits)
 
     def wait(self, chunk: Sequence[Prepared]) -> bool:
-        """Wait until no limit objects; False when a stop is requested meanwhile: the chunk stays in Qudo."""
-        said = False
+        """Wait until no limit objects; False when it lasts or a stop is requested: the chunk stays in Qudo."""
+        began = time.monotonic()
         while not self._stop.requested:
             wait = next((wait for limit in self._limits if (wait := limit.judge(chunk))), None)
             if wait is None:
-                if said:
+                if self._said:
                     self._say("")
+                self._said = False
                 return True
             self._say(wait.reason)
-            said = True
+            self._said = True
+            if self._hold_seconds is not None and time.monotonic() + wait.seconds - began > self._hold_seconds:
+                return False
             self._stop.wait(wait.seconds)
         return False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -75,7 +75,7 @@ class _Verification:
         owner_of = owners.owners(self._target)
         bits = owners.bits(self._target, [batch for batch, name in owner_of.items() if name in self._names])
         look = self._look(owner_of)
-        works = self._compare_sources(look, bits)
+        works = self._compare_sources(look, owner_of, bits)
         second = SecondLook(
             self._target,
             look,
@@ -90,10 +90,7 @@ class _Verification:
         if self._options.expect_idle:
             for comparison in self._comparisons.values():
                 second.missing(comparison)
-        handed_off: Counter[str] = Counter()
-        for batch, held in bits.items():
-            handed_off[owner_of[batch]] += int.from_bytes(held, "big").bit_count()
-        sources = [self._source_report(each, look, foreign, handed_off) for each in works]
+        sources = [self._source_report(each, look, foreign) for each in works]
         return self._report(works, sources, look, foreign)
 
     def _check_bindings(self) -> None:
@@ -119,14 +116,15 @@ class _Verification:
         self._reporter.source_ended(_RESQUE)
         return look
 
-    def _compare_sources(self, look: Look, bits: dict[int, bytes]) -> list[SourceWork]:
+    def _compare_sources(self, look: Look, owner_of: Mapping[int, str], bits: Mapping[int, bytes]) -> list[SourceWork]:
         def compare(source: Source, tally: Tally) -> None:
             with source.reading() as connection:
                 expected = reading.row_estimate(source, connection)
                 if not ddl.lacking(source):
                     expected += outbox.counts(connection)[0]
             self._reporter.source_started(source.name, expected)
-            comparison = Comparison(source, self._config, look, bits, self._findings, self._stop)
+            own = {batch: held for batch, held in bits.items() if owner_of[batch] == source.name}
+            comparison = Comparison(source, self._config, self._target, look, own, self._findings, self._stop)
             comparison.run(tally, lambda rows: self._reporter.advanced(source.name, rows))
             self._comparisons[source.name] = comparison
 
@@ -136,9 +134,7 @@ class _Verification:
                 raise work.tally.error
         return works
 
-    def _source_report(
-        self, work: SourceWork, look: Look, foreign: Counter[str], handed_off: Counter[str]
-    ) -> SourceReport:
+    def _source_report(self, work: SourceWork, look: Look, foreign: Counter[str]) -> SourceReport:
         name = work.source.name
         comparison = self._comparisons.get(name)
         if comparison is None:
@@ -151,7 +147,8 @@ class _Verification:
                 counts[func_of_class.get(class_, class_)]["imported"] += failures
         total = sum(counts.values(), Counter[str]())
         total["foreign"] = foreign[name]
-        total["purged"] = max(0, handed_off[name] - comparison.handed_off)
+        total["purged"] = comparison.gone.purged
+        total["returned"] = comparison.gone.returned
         funcs = [FuncReport(func, Jobs.of(count)) for func, count in sorted(counts.items()) if any(count.values())]
         return SourceReport(name, Jobs.of(total), funcs, None)
 

@@ -11,6 +11,7 @@ from migrate.decision import Decision
 from migrate.engine import binding, crossed
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing, RowState
+from migrate.engine.step_watch import StepWatch
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.errors import UsageError
@@ -69,7 +70,7 @@ def where(config: Config, reference: str) -> Story:
     target = Target.open(config.target.url, config.target.namespace)
     try:
         binding.check(source, target)
-        routing = Routing(source, config)
+        routing = Routing(source, config, steps=StepWatch(target))
         routing.refresh()
         tally = Tally()
         has_our_tables = not ddl.lacking(source)

@@ -46,10 +46,28 @@ def _for_engine(table: Table, engine: str | None) -> Table:
 
 
 def lacking(source: Source) -> list[str]:
-    """The names of our tables that the source doesn't have."""
+    """The names of our tables that the source doesn't have.
+
+    Raises SchemaError for a table that an older version made and this one can't use.
+    """
     with source.reading() as connection:
-        found = set(inspect(connection).get_table_names())
+        inspector = inspect(connection)
+        found = set(inspector.get_table_names())
+        if tables.outbox.name in found:
+            _check_columns(source, {str(column["name"]) for column in inspector.get_columns(tables.outbox.name)})
     return [str(table.name) for table in tables.ours.sorted_tables if table.name not in found]
+
+
+def _check_columns(source: Source, found: Collection[str]) -> None:
+    """The outbox has changed since its first form; the other tables have not."""
+    absent = [column.name for column in tables.outbox.columns if column.name not in found]
+    if absent:
+        raise SchemaError(
+            f"source {source.name}: table {tables.outbox.name} has no column {', '.join(absent)}:"
+            " another version of qudo-migrate made it",
+            advice=f"if that table is empty, drop it and run again; else ALTER TABLE {tables.outbox.name}"
+            " ADD due INTEGER UNSIGNED NULL, ADD UNIQUE (due, batch, seq)",
+        )
 
 
 def create_tables(source: Source) -> None:
@@ -107,6 +125,15 @@ def for_dba(source: Source | None) -> str:
     title = "-- our tables" if source is None else f"-- our tables in source {source.name}"
     grants = [grant.format(database=database, account=account) for grant in GRANTS]
     return "\n\n".join([title, *(f"{statement};" for statement in tables_ddl), "\n".join(grants)])
+
+
+def key_collation(source: Source) -> tuple[str | None, str | None]:
+    """Character set and collation of `job.uniqkey`; None, None where it compares byte by byte: SQLite, VARBINARY."""
+    if source.is_sqlite:
+        return None, None
+    with source.reading() as connection:
+        words = _key_charset(source, connection, tables.job.name, "uniqkey").split()
+    return (words[2], words[4]) if len(words) == 5 else (None, None)
 
 
 def _key_charset(source: Source, connection: Connection, table: str, column: str) -> str:

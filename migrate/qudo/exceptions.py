@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, String, Table, case, cast, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    String,
+    Table,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from migrate.failpoints import reach
 from migrate.jobs import QudoFailure
@@ -32,6 +44,7 @@ class Mark(NamedTuple):
     fingerprint: int  #: 224 bits
     time: int  #: Unix second; what it means is the query's matter
     retried: bool
+    put_back: int = 0  #: when a worker had put the job back after a failure, by that worker's clock; 0: never
 
 
 def _fingerprint(table: Table) -> ColumnElement[str]:
@@ -70,10 +83,11 @@ def completed_jobs(source: Source, func_ids: Collection[int], part: int, parts: 
 def moved_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
     """The marks of all rows in the outbox; the id is Qudo's. `time`: when they moved."""
     outbox = tables.outbox.c
+    put_back = case((outbox.retry_cnt > 0, func.coalesce(outbox.enqueue_time, 0)), else_=0)
     after = (-1, -1)
     while True:
         query = (
-            select(outbox.batch, outbox.seq, outbox.job_id, _fingerprint(tables.outbox), outbox.moved_at)
+            select(outbox.batch, outbox.seq, outbox.job_id, _fingerprint(tables.outbox), outbox.moved_at, put_back)
             .where(
                 (outbox.batch > after[0]) | ((outbox.batch == after[0]) & (outbox.seq > after[1])),
                 outbox.func_id.in_(sorted(func_ids)),
@@ -86,7 +100,7 @@ def moved_jobs(source: Source, func_ids: Collection[int], part: int, parts: int)
         for row in rows:
             fingerprint = int(row[3], 16)
             if fingerprint % parts == part:
-                yield Mark(int(row[2] or 0), fingerprint, int(row[4]), retried=False)
+                yield Mark(int(row[2] or 0), fingerprint, int(row[4]), retried=False, put_back=int(row[5]))
         if len(rows) < MARKS_PER_PAGE:
             return
         after = (int(rows[-1][0]), int(rows[-1][1]))

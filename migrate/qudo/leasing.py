@@ -127,7 +127,7 @@ def settle(source: Source) -> int:
         # The right to delete is proved before any row is claimed: without it, claimed rows would keep their far lease.
         connection.execute(delete(tables.job).where(false()))
         settled = 0
-        for record in outbox.chunks_in_order(connection):
+        for record in outbox.moved_chunks_in_order(connection):
             if record.state is ChunkState.MOVING:
                 settled += record.jobs
                 _settle_chunk(source, connection, record)

@@ -11,14 +11,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, LargeBinary, Select, cast, delete, insert, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Delete,
+    LargeBinary,
+    Select,
+    TextClause,
+    cast,
+    delete,
+    insert,
+    literal,
+    select,
+    text,
+)
 
 from migrate.errors import Contention
 from migrate.failpoints import reach
 from migrate.qudo import binding, pending, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
-from migrate.qudo.picking import UNCACHED, among, by_id, id_lists
+from migrate.qudo.picking import UNCACHED, among, by_id, by_primary_key, id_lists
 from migrate.qudo.reading import HEADER, Row, job
 from migrate.qudo.source import Source
 
@@ -62,7 +75,7 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
             for part in id_lists(source, leaving):
                 copy_rows(source, connection, batch, [by_job_id[key] for key in part])
                 reach("move.copied")
-                _take_away(connection, part)
+                _take_away(source, connection, part)
             reach("move.deleted")
     reach("move.committed")
     return Moved(frozenset(by_job_id[key].seq for key in leaving), tuple(waiting), held)
@@ -80,7 +93,7 @@ def unchanged_since_read(current: Sequence[object], read: Row) -> bool:
 
 def locking_query(ids: Sequence[int]) -> Select[Any]:
     """Lock these rows and read what tells whether they changed, by id."""
-    return select(*HEADER).where(among(ids)).order_by(job.id).with_for_update()
+    return by_primary_key(select(*HEADER).where(among(ids)), tables.job).order_by(job.id).with_for_update()
 
 
 def _lock_unchanged(
@@ -126,8 +139,9 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         job.retry_cnt,
         job.priority,
     ).where(among(ids))
-    columns = [column.name for column in tables.outbox.columns]
-    copied = connection.execute(insert(tables.outbox).from_select(columns, rows), execution_options=UNCACHED).rowcount
+    columns = [column.name for column in tables.outbox.columns if column.name != "due"]
+    copy = insert(tables.outbox).from_select(columns, by_primary_key(rows, tables.job))
+    copied = connection.execute(copy, execution_options=UNCACHED).rowcount
     if copied != len(ids):
         raise Contention(f"source {source.name}: {len(ids) - copied} rows vanished from under a lock")
     unique = [candidate for candidate in candidates if candidate.unique and candidate.row.uniqkey is not None]
@@ -141,7 +155,23 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         )
 
 
-def _take_away(connection: Connection, ids: Sequence[int]) -> None:
-    gone = connection.execute(delete(tables.job).where(among(ids)), execution_options=UNCACHED).rowcount
+def deleting_query(source: Source, ids: Sequence[int]) -> Delete | TextClause:
+    """Delete these rows and touch no other: by a join with the list.
+
+    A list that covers much of a short table is a reason for MariaDB to scan it, and a DELETE that scans waits for rows
+    that open transactions have inserted (seen).
+    """
+    if source.is_sqlite:
+        return delete(tables.job).where(among(ids))
+    first, *others = map(int, ids)
+    listed = "".join(f" UNION ALL SELECT {job_id}" for job_id in others)
+    return text(
+        f"DELETE job FROM (SELECT {first} AS id{listed}) AS listed"
+        " STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id"
+    )
+
+
+def _take_away(source: Source, connection: Connection, ids: Sequence[int]) -> None:
+    gone = connection.execute(deleting_query(source, ids), execution_options=UNCACHED).rowcount
     if gone != len(ids):
         raise Contention(f"{len(ids) - gone} rows vanished from under a lock")

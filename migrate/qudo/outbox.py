@@ -1,6 +1,7 @@
 """The outbox: rows that have left `job`, until the purge; and the chunk records that tell what may be undelivered.
 
-Undelivered rows are found by what they are (a chunk record that stands), never by "id above the last seen".
+Undelivered rows are found by what they are (a chunk record that stands, or a `due` in the row of an app's own write),
+never by "id above the last seen": an app's transaction may commit an hour late.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, literal, or_, select, text
+from sqlalchemy import Connection, Select, and_, delete, func, insert, literal, null, or_, select, text, update
 
 from migrate.failpoints import reach
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import tables
 from migrate.qudo.source import Source
 
+#: Rows of apps that one statement reads, and that one chunk of them has at most.
+WRITTEN_PER_READ = 10_000
+WRITTEN_PER_CHUNK = 5_000
 #: Rows that one record covers which `rebuild_chunks` writes.
 ROWS_PER_REBUILT_CHUNK = 5000
 
@@ -32,13 +36,14 @@ class ChunkState(IntEnum):
 
 
 class Chunk(NamedTuple):
-    """The record of one move."""
+    """The record of one move; or rows of consecutive seqs that an app wrote, which have no record but their `due`."""
 
     batch: int
     first_seq: int
     last_seq: int
     jobs: int
     state: ChunkState
+    written: bool = False  #: by an app
 
 
 class OutboxRow(NamedTuple):
@@ -102,16 +107,83 @@ def chunks(
     return [_chunk(row) for row in connection.execute(query)]
 
 
-def chunks_in_order(connection: Connection) -> list[Chunk]:
-    """All chunk records, the oldest move first: the order in which their jobs must reach their queues."""
-    query = select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state).order_by(
+def chunks_in_order(connection: Connection, *, due_by: int | None = None) -> list[Chunk]:
+    """All chunks, the oldest first: the order in which their jobs must reach their queues.
+
+    `due_by`: without the rows of apps that are due after this second.
+    """
+    return [each for _, each in sorted([*_moved(connection), *_written(connection, due_by=due_by)])]
+
+
+def moved_chunks_in_order(connection: Connection) -> list[Chunk]:
+    """The chunk records alone."""
+    return [each for _, each in _moved(connection)]
+
+
+def _moved(connection: Connection) -> list[tuple[int, Chunk]]:
+    query = select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state, chunk.moved_at_us).order_by(
         chunk.moved_at_us, chunk.batch, chunk.first_seq
     )
-    return [_chunk(row) for row in connection.execute(query)]
+    return [(int(row[5]), _chunk(row)) for row in connection.execute(query)]
+
+
+def written_chunks(
+    connection: Connection, *, due_by: int | None = None, due_from: int = 0, locking: bool = False
+) -> list[Chunk]:
+    """Rows of apps whose `due` stands and lies between these seconds, the oldest first.
+
+    `locking`: wait for those that open transactions wrote.
+    """
+    return [each for _, each in sorted(_written(connection, due_by=due_by, due_from=due_from, locking=locking))]
+
+
+def _written(
+    connection: Connection, *, due_by: int | None, due_from: int = 0, locking: bool = False
+) -> list[tuple[int, Chunk]]:
+    """Each chunk with the microsecond by which it is ordered; only what the index of `due` holds is read."""
+    due_of: dict[int, dict[int, int]] = {}
+    last: tuple[int, int, int] | None = None
+    while True:
+        query = select(outbox.due, outbox.batch, outbox.seq).where(outbox.due >= (last[0] if last else due_from))
+        if due_by is not None:
+            query = query.where(outbox.due <= due_by)
+        if last is not None:
+            behind = and_(outbox.batch == last[1], outbox.seq > last[2])
+            query = query.where(or_(outbox.due > last[0], outbox.batch > last[1], behind))
+        query = query.order_by(outbox.due, outbox.batch, outbox.seq).limit(WRITTEN_PER_READ)
+        if locking:
+            query = query.with_for_update(read=True)
+        rows = connection.execute(query).all()
+        for due, batch, seq in rows:
+            due_of.setdefault(int(batch), {})[int(seq)] = int(due)
+        if len(rows) < WRITTEN_PER_READ:
+            break
+        last = int(rows[-1][0]), int(rows[-1][1]), int(rows[-1][2])
+    return [found for batch, dues in due_of.items() for found in _consecutive(batch, dues)]
+
+
+def _consecutive(batch: int, dues: Mapping[int, int]) -> Iterator[tuple[int, Chunk]]:
+    """Chunks without a gap: as many bits must be set in their range as they have jobs."""
+    run: list[int] = []
+    for seq in sorted(dues):
+        if run and (seq != run[-1] + 1 or len(run) >= WRITTEN_PER_CHUNK):
+            yield _run(batch, run, dues)
+            run = []
+        run.append(seq)
+    if run:
+        yield _run(batch, run, dues)
+
+
+def _run(batch: int, run: Sequence[int], dues: Mapping[int, int]) -> tuple[int, Chunk]:
+    due_us = min(dues[seq] for seq in run) * 1_000_000
+    return due_us, Chunk(batch, run[0], run[-1], len(run), ChunkState.READY, written=True)
 
 
 def chunk_moved_at(connection: Connection, record: Chunk) -> int | None:
-    """The source's Unix second of a chunk's move; None: its record is gone."""
+    """The source's Unix second of a chunk's move, or of its first row's writing; None: it is gone."""
+    if record.written:
+        first = select(outbox.moved_at).where(outbox.batch == record.batch, outbox.seq == record.first_seq)
+        return connection.execute(first).scalar_one_or_none()
     query = select(chunk.moved_at_us).where(chunk.batch == record.batch, chunk.first_seq == record.first_seq)
     value = connection.execute(query).scalar_one_or_none()
     return None if value is None else int(value) // 1_000_000
@@ -191,6 +263,12 @@ def rows_of(
     return [_outbox_row(source, row, names) for row in connection.execute(query)]
 
 
+def is_there(connection: Connection, identity: Identity) -> bool:
+    """Whether the row of this job is in the outbox, committed."""
+    query = select(outbox.seq).where(outbox.batch == identity.batch, outbox.seq == identity.seq)
+    return connection.execute(query).first() is not None
+
+
 def moved_seqs(connection: Connection, record: Chunk) -> set[int]:
     """The seqs of a chunk's rows."""
     return {int(seq) for seq in connection.execute(select(outbox.seq).where(_within(record))).scalars()}
@@ -203,9 +281,14 @@ def seqs_of(connection: Connection, batch: int) -> list[int]:
 
 
 def discard_chunks(source: Source, settled: Sequence[Chunk]) -> None:
-    """Delete the records of chunks whose every bit is set and durable. Safe to repeat."""
-    for start in range(0, len(settled), 200):
-        part = settled[start : start + 200]
+    """Forget chunks whose every bit is set and durable: their records, their rows' `due`. Safe to repeat."""
+    for record in (each for each in settled if each.written):
+        with source.writing() as connection:
+            theirs = and_(_within(record), outbox.due.is_not(None))
+            connection.execute(update(tables.outbox).where(theirs).values(due=null()))
+    moved = [each for each in settled if not each.written]
+    for start in range(0, len(moved), 200):
+        part = moved[start : start + 200]
         with source.writing() as connection:
             connection.execute(
                 delete(tables.chunk).where(
@@ -231,8 +314,12 @@ def rebuild_chunks(source: Source, batch: int, lacking: Callable[[int], bool], s
     """
     with source.writing() as connection:
         connection.execute(delete(tables.chunk).where(chunk.batch == batch))
-        query = select(outbox.seq, outbox.moved_at).where(outbox.batch == batch).order_by(outbox.seq)
+        # Rows of apps that are due later were in no Redis yet; the others are told by the new records from now on.
+        due_now = or_(outbox.due.is_(None), outbox.due <= source.now(connection))
+        query = select(outbox.seq, outbox.moved_at).where(outbox.batch == batch, due_now).order_by(outbox.seq)
         rows = [(int(row[0]), int(row[1])) for row in connection.execute(query) if lacking(int(row[0]))]
+        theirs = and_(outbox.batch == batch, outbox.due.is_not(None), due_now)
+        connection.execute(update(tables.outbox).where(theirs).values(due=null()))
         for start in range(0, len(rows), ROWS_PER_REBUILT_CHUNK):
             part = rows[start : start + ROWS_PER_REBUILT_CHUNK]
             first, last = part[0][0], part[-1][0]

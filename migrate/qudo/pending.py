@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, and_, delete, insert, literal, se
 
 from migrate.jobs import Identity
 from migrate.qudo import tables
-from migrate.qudo.picking import UNCACHED, among, by_id
+from migrate.qudo.picking import UNCACHED, among, by_id, by_primary_key
 from migrate.qudo.source import Source
 
 job = tables.job.c
@@ -48,9 +48,10 @@ def hold(source: Source, connection: Connection, batch: int, job_ids: Sequence[i
 
     Raises Contention when another mover or an enqueue was faster with one of the keys: nothing has moved then.
     """
-    rows = select(
-        job.func_id, job.uniqkey, literal(batch, BigInteger), by_id(source, job_ids, seqs).label("seq")
-    ).where(among(job_ids))
+    seq = by_id(source, job_ids, seqs).label("seq")
+    rows = by_primary_key(
+        select(job.func_id, job.uniqkey, literal(batch, BigInteger), seq).where(among(job_ids)), tables.job
+    )
     connection.execute(
         insert(tables.pending).from_select(["func_id", "pending_key", "batch", "seq"], rows), execution_options=UNCACHED
     )

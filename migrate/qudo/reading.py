@@ -24,7 +24,7 @@ MOST_PAGE_ROWS = 10_000
 FEWEST_PAGE_ROWS = 50
 
 _uniqkey = cast(job.uniqkey, LargeBinary).label("uniqkey")
-_length = func.coalesce(func.length(job.arg), 0).label("arg_bytes")
+arg_length = func.coalesce(func.length(job.arg), 0).label("arg_bytes")
 
 HEADER = (
     job.id,
@@ -99,12 +99,12 @@ def is_free(now: int) -> ColumnElement[bool]:
     return job.grabbed_until <= now
 
 
-def _columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ...]:
+def columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ...]:
     """The columns of a page of `limit` rows: large args stay out, so that a page is bounded in bytes."""
     # SQLite stores what it is given: an arg may be TEXT there.
     column: ColumnElement[Any] = cast(job.arg, LargeBinary) if source.is_sqlite else job.arg
     share = max(1024, PAGE_BYTES // limit)
-    return (*HEADER, _length, case((func.length(job.arg) <= share, column), else_=null()).label("arg"))
+    return (*HEADER, arg_length, case((func.length(job.arg) <= share, column), else_=null()).label("arg"))
 
 
 def highest_priority(connection: Connection, below: int | None) -> int | None:
@@ -127,14 +127,15 @@ def free_rows(
 def free_rows_query(source: Source, position: Position, selection: Selection, now: int, limit: int) -> Select[Any]:
     """InnoDB's secondary keys carry the primary key, so this is a pure range scan there."""
     return (
-        select(*_columns(source, limit))
-        .where(job.priority == position.priority, job.id > position.id, is_free(now), _wanted(selection, now))
+        select(*columns(source, limit))
+        .where(job.priority == position.priority, job.id > position.id, is_free(now), wanted(selection, now))
         .order_by(job.id)
         .limit(limit)
     )
 
 
-def _wanted(selection: Selection, now: int) -> ColumnElement[bool]:
+def wanted(selection: Selection, now: int) -> ColumnElement[bool]:
+    """That a row is none of those which a walk leaves out."""
     kept = job.func_id.not_in(sorted(selection.kept)) if selection.kept else None
     held = or_(job.func_id.not_in(sorted(selection.held)), job.run_after <= now) if selection.held else None
     return and_(True, *(condition for condition in (kept, held) if condition is not None))
@@ -160,7 +161,7 @@ def remaining_rows(source: Source, connection: Connection, after_id: int, limit:
 
     A plain read misses what an app has inserted and not committed yet (seen).
     """
-    query = select(*_columns(source, limit)).where(job.id > after_id).order_by(job.id).limit(limit)
+    query = select(*columns(source, limit)).where(job.id > after_id).order_by(job.id).limit(limit)
     if locking:
         query = query.with_for_update(read=True)
     return [Row._make(row) for row in connection.execute(query)]
@@ -188,7 +189,7 @@ def samples(source: Source, connection: Connection, func_id: int, limit: int) ->
     half = max(1, limit // 2)
     found: dict[int, Row] = {}
     for order in (job.id.asc(), job.id.desc()):
-        query = select(*_columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
+        query = select(*columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
         found.update((row.id, Row._make(row)) for row in connection.execute(query))
     return [found[key] for key in sorted(found)]
 

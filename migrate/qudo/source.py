@@ -28,10 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError
 
-from migrate.errors import SchemaError, UsageError
+from migrate.errors import SchemaError, Unavailable, UsageError
 from migrate.qudo.faults import database_faults
 
-#: Seconds that connecting may take.
+#: Seconds that connecting may take, the server's greeting included.
 CONNECT_TIMEOUT_SECONDS = 10
 #: Seconds without a byte from the server before a connection is given up: longer than any statement of ours takes.
 READ_TIMEOUT_SECONDS = 120
@@ -39,6 +39,13 @@ READ_TIMEOUT_SECONDS = 120
 LOCK_WAIT_SECONDS = 5
 #: Seconds to wait for a row lock in the last look: an app's transaction that is open longer is reported instead.
 LAST_LOOK_WAIT_SECONDS = 1
+
+#: Seconds without a word from us after which the server ends a connection of ours, with its locks: a host that vanished
+#: would keep them for MySQL's eight hours. A process that slept longer finds its connection lost, and begins anew.
+IDLE_SECONDS = 120
+
+#: The MySQL client's number for a connection that was there and is lost (CR_SERVER_LOST).
+_LOST = 2013
 
 #: Ours, whatever the server's default: values that don't fit are errors, never cut short.
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
@@ -88,7 +95,7 @@ class Source:
         elif self.url.get_driver_name() == "pymysql":
             arguments = {
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                "read_timeout": READ_TIMEOUT_SECONDS,
+                "read_timeout": CONNECT_TIMEOUT_SECONDS,  # for the greeting; `_connect` raises it
                 "write_timeout": READ_TIMEOUT_SECONDS,
             }
         with database_faults(self.name):
@@ -109,16 +116,27 @@ class Source:
     def _connect(self, dialect: Any, _record: object, positional: Any, named: Any) -> Any:
         """Connect as SQLAlchemy would; options of the url that the driver doesn't know are the operator's mistake."""
         try:
-            return dialect.connect(*positional, **named)
+            connection = dialect.connect(*positional, **named)
         except TypeError as error:
             raise UsageError(f"source {self.name}: an option in its url: {error}") from error
+        except Exception as error:
+            if error.args[:1] != (_LOST,) or not isinstance(error.__context__, TimeoutError):
+                raise
+            raise Unavailable(
+                f"source {self.name}: no greeting from the server within {CONNECT_TIMEOUT_SECONDS} s",
+                advice="it hangs, or another service listens there: check host and port in the source's url",
+            ) from error
+        if self.url.get_driver_name() == "pymysql":
+            connection._read_timeout = READ_TIMEOUT_SECONDS  # PyMySQL has one for greeting and statements
+        return connection
 
     def _set_session(self, connection: Any, _record: object) -> None:
         """Settings of each new MySQL connection."""
         with contextlib.closing(connection.cursor()) as cursor:
             cursor.execute(
                 f"SET SESSION sql_mode = '{_SQL_MODE}', SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
-                f" SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS * 6}"
+                f" SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS * 6},"
+                f" SESSION wait_timeout = LEAST(@@wait_timeout, {IDLE_SECONDS})"
             )
             cursor.execute("SELECT @@log_bin, @@binlog_format")
             log_bin, binlog_format = cursor.fetchone()
@@ -155,6 +173,15 @@ class Source:
             connection.begin(),
         ):
             yield connection
+
+    @contextlib.contextmanager
+    def polling(self) -> Iterator[Connection]:
+        """A connection for reads over a long time: each statement is a snapshot of its own, and the only one sent."""
+        self._check_file()
+        with database_faults(self.name), self._engine.connect() as connection:
+            # SQLite: our own BEGIN is left out, as it would lock the file until somebody ends it.
+            options = {"qudo_migrate_polls": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+            yield connection.execution_options(**options)
 
     @contextlib.contextmanager
     def last_look(self) -> Iterator[Connection]:
@@ -199,6 +226,10 @@ class Source:
         """Drop pooled connections, after a fault: each may be as dead as the one that failed."""
         self._engine.dispose()
 
+    def forget_inherited(self) -> None:
+        """In a forked child: pooled connections are the parent's, and stay open for it."""
+        self._engine.dispose(close=False)
+
     close = forget_connections
 
 
@@ -213,7 +244,10 @@ def _begin_explicitly(engine: Engine) -> None:
         connection.create_function("sha2", 2, _sha2, deterministic=True)
 
     def begun(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("qudo_migrate_writes", False)
+        options = connection.get_execution_options()
+        if options.get("qudo_migrate_polls", False):
+            return
+        writes = options.get("qudo_migrate_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     event.listen(engine, "connect", connected)

@@ -91,7 +91,9 @@ job_status = Table(
 
 ours = MetaData()
 
-#: Every row of `job` that crosses, as it was, from the move until the purge.
+#: Every row of `job` that crosses, as it was, from the move until the purge; and what apps write here instead of there.
+#: `due`: the second from which a row that an app wrote may be handed off, until its bit is known to be durable; NULL
+#: for moved rows, whose chunk record says the same.
 outbox = Table(
     "qudo_migrate_outbox",
     ours,
@@ -108,7 +110,9 @@ outbox = Table(
     Column("run_after", _unsigned, nullable=False),
     Column("retry_cnt", _unsigned, nullable=False),
     Column("priority", _unsigned, nullable=False),
+    Column("due", _unsigned),
     PrimaryKeyConstraint("batch", "seq"),
+    UniqueConstraint("due", "batch", "seq"),  # unique: so it is part of CREATE TABLE, and needs no right of its own
 )
 
 #: One row for each move: what may still have to be handed off. It goes once all its bits are known to be durable.

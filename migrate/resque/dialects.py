@@ -26,6 +26,7 @@ class DialectFacts(NamedTuple):
     delayed_extras: bool  #: extra top-level keys survive its scheduler
     delayed_order: tuple[str, str, str]  #: key order of a text in the delayed layout
     exact_integers: bool  #: integers over 2**53 keep their digits
+    removes_by_stringify: bool  #: finds a failure in the list by what JSON.stringify makes of it
 
 
 FACTS: dict[Dialect, DialectFacts] = {
@@ -36,6 +37,7 @@ FACTS: dict[Dialect, DialectFacts] = {
         delayed_extras=True,
         delayed_order=("class", "args", "queue"),
         exact_integers=True,
+        removes_by_stringify=False,
     ),
     Dialect.RUBY: DialectFacts(
         max_depth=100,
@@ -44,6 +46,7 @@ FACTS: dict[Dialect, DialectFacts] = {
         delayed_extras=False,
         delayed_order=("class", "args", "queue"),
         exact_integers=True,
+        removes_by_stringify=False,
     ),
     Dialect.NODE: DialectFacts(
         max_depth=1000,
@@ -52,5 +55,6 @@ FACTS: dict[Dialect, DialectFacts] = {
         delayed_extras=False,
         delayed_order=("class", "queue", "args"),
         exact_integers=False,
+        removes_by_stringify=True,
     ),
 }

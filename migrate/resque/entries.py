@@ -20,6 +20,14 @@ MOST_PAGE_ENTRIES = 4000
 ANCHOR_ENTRIES = 8
 
 
+class Page(NamedTuple):
+    """Some entries of one list, from its tail; or one worker's note."""
+
+    texts: list[bytes]
+    place: Place
+    where: str  #: the queue, the second that it is due, the worker, or the name of a list
+
+
 class Entry(NamedTuple):
     """One entry of a list, or one worker's note."""
 
@@ -29,6 +37,13 @@ class Entry(NamedTuple):
 
 
 def everything(target: Target) -> Iterator[Entry]:
+    """All of `pages`, one by one."""
+    for page in pages(target):
+        for text in page.texts:
+            yield Entry(text, page.place, page.where)
+
+
+def pages(target: Target) -> Iterator[Page]:
     """Delayed, queues, what workers are at, failures. A job that moves on meanwhile is met twice, never missed."""
     keys = target.keys
     with target.commands() as client:
@@ -49,16 +64,16 @@ def everything(target: Target) -> Iterator[Entry]:
         with target.commands() as client:
             note: bytes | None = client.get(keys.worker(name))  # type: ignore[assignment]
         if note is not None:
-            yield Entry(note, Place.WORKING, name)
+            yield Page([note], Place.WORKING, name)
     yield from _list(target, keys.failed, Place.FAILED, "failed")
 
 
-def _list(target: Target, key: bytes, place: Place, where: str) -> Iterator[Entry]:
-    for text in from_tail(target, key):
-        yield Entry(text, place, where)
+def _list(target: Target, key: bytes, place: Place, where: str) -> Iterator[Page]:
+    for texts in from_tail(target, key):
+        yield Page(texts, place, where)
 
 
-def from_tail(target: Target, key: bytes) -> Iterator[bytes]:
+def from_tail(target: Target, key: bytes) -> Iterator[list[bytes]]:
     """A list's entries from the tail, each once; in doubt (somebody took entries out of its middle) some twice."""
     read = 0
     wanted = FIRST_PAGE_ENTRIES
@@ -69,7 +84,7 @@ def from_tail(target: Target, key: bytes) -> Iterator[bytes]:
         with target.commands() as client:
             page: list[bytes] = client.lrange(key, -first - wanted - overlap, -first - 1)  # type: ignore[assignment]
         page.reverse()
-        yield from page[fresh_from(before, page) :]
+        yield page[fresh_from(before, page) :]
         if len(page) < wanted + overlap:
             return
         read = first + len(page)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from migrate.errors import PausesChanged, ServerError, UsageError
+from migrate.errors import PausesChanged, ServerError, Unavailable, UsageError
 from migrate.failpoints import reach
-from migrate.jobs import ResqueJob
+from migrate.jobs import Identity, ResqueJob
 from migrate.resque import binding, lua
 from migrate.resque.target import Target
 
@@ -32,10 +32,17 @@ class HandedOff(NamedTuple):
 class HandOff:
     """Hands off the jobs of one source. Safe to repeat and side by side: the bit is the arbiter."""
 
-    def __init__(self, target: Target, source: str) -> None:
+    def __init__(self, target: Target, source: str, *, keeps_order: bool = False) -> None:
+        """`keeps_order`: refuse to push behind a gap, where Redis has forgotten what this object pushed last."""
         self._target = target
         self._source = source
         self._script = lua.source("guard", "handoff")
+        self._keeps_order = keeps_order
+        self._last: Identity | None = None  # of the last call that pushed all its jobs
+
+    def begin_with_the_oldest(self) -> None:
+        """What comes next is what lacks, the oldest first: no gap can be behind it."""
+        self._last = None
 
     def push(
         self, jobs: Sequence[ResqueJob], *, target_id: str, beat: int, pause_version: int | None = None
@@ -45,7 +52,8 @@ class HandOff:
         `target_id` and `beat` are what the source remembered in the transaction that read or moved the rows.
         `pause_version`: of what the caller knows to be paused; None: hand off whatever is paused.
         Raises PausesChanged (the caller must look again) and TargetMismatch with nothing written by that call;
-        Unavailable and ServerError: then some may have been pushed, which the ledger tells.
+        Unavailable and ServerError: then some may have been pushed, which the ledger tells. After Unavailable the
+        caller begins with what lacks, the oldest first; a Redis that forgot something is refused once.
         """
         pushed = before = 0
         reach("handoff.begun")
@@ -57,8 +65,17 @@ class HandOff:
         return HandedOff(pushed, before)
 
     def _push(self, jobs: Sequence[ResqueJob], target_id: str, beat: int, pause_version: int | None) -> HandedOff:
-        keys, arguments = _call(self._target, jobs, (target_id, beat, BEHIND_SECONDS, pause_version), self._source)
-        return outcome(self._target.run(self._script, keys, arguments), self._target, target_id, beat)
+        last, self._last = self._last, None
+        known = (target_id, beat, BEHIND_SECONDS, pause_version, None if last is None else last.seq)
+        keys, arguments = _call(self._target, jobs, known, self._source, jobs[0].identity if last is None else last)
+        try:
+            done = outcome(self._target.run(self._script, keys, arguments), self._target, target_id, beat)
+        except PausesChanged:
+            self._last = last  # nothing was looked at yet
+            raise
+        if self._keeps_order:
+            self._last = jobs[-1].identity if done.pushed == len(jobs) else last
+        return done
 
 
 def outcome(reply: Any, target: Target, target_id: str, beat: int) -> HandedOff:
@@ -70,6 +87,10 @@ def outcome(reply: Any, target: Target, target_id: str, beat: int) -> HandedOff:
             raise binding.wrong_target(target, target_id, reply[1].decode())
         case b"behind":
             raise binding.older_than_known(target, beat, int(reply[1]))
+        case b"forgot":
+            raise Unavailable(
+                f"target {target.label}: it has restarted and forgotten its newest jobs, which are handed off again"
+            )
         case b"paused":
             raise PausesChanged(f"target {target.label}: what is paused has changed")
         case b"type":
@@ -101,7 +122,11 @@ def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
 
 
 def _call(
-    target: Target, jobs: Sequence[ResqueJob], known: tuple[str, int, int, int | None], source: str
+    target: Target,
+    jobs: Sequence[ResqueJob],
+    known: tuple[str, int, int, int | None, int | None],
+    source: str,
+    last: Identity,
 ) -> tuple[list[bytes], list[Any]]:
     """Keys and arguments of one call, as `lua/handoff.lua` lists them."""
     own = target.keys
@@ -117,8 +142,8 @@ def _call(
             continue
         places = [numbers.setdefault(key, len(numbers) + 1) for key in _delayed_keys(target, job)]
         arguments += (job.identity.seq, place_of[job.queue], job.payload, job.due, job.delayed, *places)
-    fixed = [own.target_id, own.beat, own.pause_version, own.batches, own.ledger(batch), own.queues, own.schedule]
-    return [*fixed, *numbers], arguments
+    fixed = (own.target_id, own.beat, own.pause_version, own.batches, own.ledger(batch), own.queues, own.schedule)
+    return [*fixed, own.ledger(last.batch), *numbers], arguments
 
 
 def _delayed_keys(target: Target, job: ResqueJob) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ class Keys:
         self.queues = self._of("queues")  #: set of queue names
         self.failed = self._of("failed")  #: list of failures
         self.workers = self._of("workers")  #: set of worker ids
+        self.heartbeats = self._of("workers:heartbeat")  #: hash: worker id -> time
         self.schedule = self._of("delayed_queue_schedule")  #: zset of seconds
         self.target_id = self._of(f"{OURS}:target")  #: string: random id of this Redis as a target
         self.beat = self._of(f"{OURS}:beat")  #: string: newest second of Redis's clock that sources were told of
@@ -25,8 +26,16 @@ class Keys:
         self.batches = self._of(f"{OURS}:batches")  #: hash: batch -> source name
         self.paused = self._of(f"{OURS}:paused")  #: hash: func glob -> note
         self.pause_version = self._of(f"{OURS}:paused:version")  #: string: counts the changes of `paused`
+        self.steps = self._of(f"{OURS}:steps")  #: hash: func -> note (JSON)
+        self.step_version = self._of(f"{OURS}:steps:version")  #: string: counts the changes of `steps`
+        self.processes = self._of(f"{OURS}:processes")  #: hash: process that enqueues -> what it reported (JSON)
+        self.mirror = self._of(f"{OURS}:mirror")  #: hash: "<source>:<job id>" -> payload of a job that Qudo runs
+        self.mirror_order = self._of(f"{OURS}:mirror:order")  #: list of its fields, the oldest first
+        self.mirror_counts = self._of(f"{OURS}:mirror:counts")  #: hash: "<func>:copied", "<func>:missed" -> jobs
         self.history = self._of(f"{OURS}:history")  #: list: records of commands, the newest first
         self.scheduler = self._of(f"{OURS}:scheduler")  #: string with expiry: which scheduler process leads
+        self.our_workers = self._of(f"{OURS}:workers")  #: hash: worker id of a `qudo-migrate work` -> its process
+        self.retrying = self._of(f"{OURS}:retrying")  #: hash: content -> keys that delayed texts left behind, in lines
         self.unscheduled = self._of(f"{OURS}:unscheduled")  #: list: delayed texts that name no usable queue
         self.returned = self._of(f"{OURS}:returned")  #: hash: source name -> jobs that rollbacks have returned
         self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability
@@ -51,6 +60,18 @@ class Keys:
         """The job that a worker is at: `{queue, run_at, payload}`."""
         return self._of(f"worker:{worker_id}")
 
+    def worker_started(self, worker_id: str) -> bytes:
+        """When a worker has begun, as text."""
+        return self._of(f"worker:{worker_id}:started")
+
+    def worker_ping(self, worker_id: str) -> bytes:
+        """node-resque's heartbeat of a worker, JSON."""
+        return self._of(f"worker:ping:{worker_id}")
+
+    def stat(self, name: str) -> bytes:
+        """A counter: `processed`, `failed`, or either of one worker, `processed:<id>`."""
+        return self._of(f"stat:{name}")
+
     def failure_ledger(self, source: str, bucket: int) -> bytes:
         """The hash of the imported rows of one bucket: row within the bucket -> fingerprint."""
         return self._of(f"{OURS}:failures:{source}:{bucket}")
@@ -59,8 +80,12 @@ class Keys:
         """The bitmap of a batch: bit `seq` set means handed off."""
         return self._of(f"{OURS}:ledger:{batch:016x}")
 
+    def unique(self, func: str) -> bytes:
+        """The hash of a func's uniqkeys in Redis: folded key -> the holder's identity, a space, its content."""
+        return self._of(f"{OURS}:unique:{func}")
+
     def taken(self, batch: int) -> bytes:
-        """The bitmap of a batch: bit `seq` set means that a rollback has taken this job at some time."""
+        """The bitmap of a batch: bit `seq` set means that a rollback has taken this job, and has not put it back."""
         return self._of(f"{OURS}:taken:{batch:016x}")
 
     def returning(self, source: str) -> bytes:

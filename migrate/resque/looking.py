@@ -142,7 +142,7 @@ def _decoded(text: bytes) -> Any:
 
 def _own_identity(job: dict[str, Any]) -> str | None:
     ours = job.get("qudo")
-    name = ours.get("outbox") if isinstance(ours, dict) else None
+    name = ours.get("outbox", ours.get("native")) if isinstance(ours, dict) else None
     return name if isinstance(name, str) else None
 
 

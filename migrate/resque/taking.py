@@ -140,6 +140,14 @@ def returning(target: Target, source: str) -> set[Identity]:
     return {Identity.parse(field.decode()) for field in fields}
 
 
+def taken(target: Target, batches: Sequence[int]) -> dict[int, bytes]:
+    """The bitmaps of what rollbacks have ever taken or claimed, and not put back; empty where there is none."""
+    with target.commands() as client, client.pipeline(transaction=False) as pipe:
+        for batch in batches:
+            pipe.get(target.keys.taken(batch))
+        return {batch: value or b"" for batch, value in zip(batches, pipe.execute(), strict=True)}
+
+
 def returned(target: Target) -> Mapping[str, int]:
     """How many jobs rollbacks have returned to each source, ever."""
     with target.commands() as client:

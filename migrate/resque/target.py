@@ -55,9 +55,13 @@ class Target:
         self.label = label  #: for messages: the url without its password
 
     @classmethod
-    def open(cls, url: str, namespace: str) -> Target:
-        """Raises UsageError for a url that can't be read. Connects when first used."""
-        return cls(_client(url), namespace, safe_label(url))
+    def open(cls, url: str, namespace: str, *, answer_seconds: float | None = None) -> Target:
+        """Raises UsageError for a url that can't be read. Connects when first used.
+
+        `answer_seconds`: for callers that can't wait: connecting and each answer take no longer, and nothing is asked
+        twice.
+        """
+        return cls(_client(url, answer_seconds), namespace, safe_label(url))
 
     def in_namespace(self, namespace: str) -> Target:
         """The same Redis, another namespace; shares the connections."""
@@ -144,7 +148,7 @@ class Target:
         self.client.close()
 
 
-def _client(url: str) -> Redis:
+def _client(url: str, answer_seconds: float | None = None) -> Redis:
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise UsageError(f"target.url: {scheme or url!r}: use one of {', '.join(f'{name}://' for name in _SCHEMES)}")
@@ -155,6 +159,9 @@ def _client(url: str) -> Redis:
         "retry": Retry(NoBackoff(), 1),
         "protocol": 2,
     }
+    if answer_seconds is not None:
+        options |= {"socket_connect_timeout": answer_seconds, "socket_timeout": answer_seconds}
+        options["retry"] = Retry(NoBackoff(), 0)
     try:
         if scheme == "redis+sentinel":
             return _through_sentinels(url, options)

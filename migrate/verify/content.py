@@ -13,8 +13,27 @@ from typing import Any
 
 import msgspec
 
-#: What a payload's key `qudo` tells besides the identity.
-ORIGIN_KEYS = ("source", "id", "uniqkey", "priority", "retry_cnt", "enqueue_time")
+
+class Origin(msgspec.Struct, gc=False):
+    """What a payload's key `qudo` tells besides the identity; None: absent. Of any type where Resque was edited."""
+
+    source: Any = None
+    id: Any = None
+    uniqkey: Any = None
+    priority: Any = None
+    retry_cnt: Any = None
+    enqueue_time: Any = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, object]) -> Origin:
+        """From what stands under `qudo`."""
+        return cls(*map(told.get, cls.__struct_fields__))
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of it is there."""
+        return {key: value for key, value in msgspec.structs.asdict(self).items() if value is not None}
+
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _encode_odd = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -60,18 +79,17 @@ def work_number(class_: object, args: object) -> int:
     return hash(spelling((class_, args))) & NUMBER
 
 
-def job_number(class_: object, args: object, origin: Mapping[str, object], queue_number: int) -> int:
+def job_number(class_: object, args: object, origin: Origin, queue_number: int) -> int:
     """59 bits for all of a job that must have crossed unchanged: class, args, where it came from, its queue."""
-    get = origin.get
     told = (
         class_,
         args,
-        get("source"),
-        get("id"),
-        get("uniqkey"),
-        get("priority"),
-        get("retry_cnt"),
-        get("enqueue_time"),
+        origin.source,
+        origin.id,
+        origin.uniqkey,
+        origin.priority,
+        origin.retry_cnt,
+        origin.enqueue_time,
     )
     return (hash(spelling(told)) ^ queue_number) & NUMBER
 

@@ -9,7 +9,7 @@ from migrate.decision import Decision
 from migrate.jobs import QudoJob
 from migrate.translate import expected_args, readable
 from migrate.verify import content
-from migrate.verify.content import ORIGIN_KEYS
+from migrate.verify.content import Origin
 from migrate.verify.values import difference
 
 #: Letters of each side's args that a finding shows, if asked to.
@@ -21,23 +21,20 @@ class Expected(NamedTuple):
 
     class_: str
     args: Sequence[object]
-    origin: dict[str, object]  #: what must stand in its key `qudo`, but for the identity
+    origin: Origin  #: what must stand in its key `qudo`, but for the identity
     queue: str
 
 
 def expected(job: QudoJob, decision: Decision) -> Expected:
     """What must be there. Raises Untranslatable for a row that can't be read (any more)."""
-    origin: dict[str, object] = {"source": job.source}
-    if job.id is not None:
-        origin["id"] = job.id
-    if job.uniqkey is not None:
-        origin["uniqkey"] = readable(job.uniqkey)
-    if job.priority:
-        origin["priority"] = job.priority
-    if job.retry_cnt:
-        origin["retry_cnt"] = job.retry_cnt
-    if job.enqueue_time:
-        origin["enqueue_time"] = job.enqueue_time
+    origin = Origin(
+        job.source,
+        job.id,
+        None if job.uniqkey is None else readable(job.uniqkey),
+        job.priority or None,
+        job.retry_cnt or None,
+        job.enqueue_time or None,
+    )
     return Expected(decision.class_, expected_args(job, decision), origin, decision.queue)
 
 
@@ -54,7 +51,7 @@ def differs(wanted: Expected, found: dict[str, Any], queue: object, *, numbers_r
         ("args", list(wanted.args), found.get("args")),
     ]
     if isinstance(ours, dict):
-        pairs.append(("qudo", wanted.origin, {key: ours[key] for key in ORIGIN_KEYS if key in ours}))
+        pairs.append(("qudo", wanted.origin.told, {key: ours[key] for key in Origin.__struct_fields__ if key in ours}))
     for name, left, right in pairs:
         problem = difference(_doubles(left), _doubles(right)) if numbers_reread else difference(left, right)
         if problem is not None:

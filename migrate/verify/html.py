@@ -45,6 +45,7 @@ MEANINGS = {
     "native": "born in Resque: not compared",
     "imported": "failures that came from Qudo's exception_log",
     "purged": "delivered, and deleted from the outbox: not compared any more",
+    "returned": "put back into Qudo by a rollback, as new jobs: counted there, and not compared with what they were",
 }
 
 

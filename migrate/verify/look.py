@@ -11,20 +11,18 @@ from typing import Any
 
 from migrate.jobs import Identity
 from migrate.resque import entries, owners
-from migrate.resque.entries import Entry
+from migrate.resque.entries import Entry, Page
 from migrate.resque.looking import Place
 from migrate.resque.target import Target
 from migrate.verify import content
 from migrate.verify.alike import Alike
-from migrate.verify.content import QueueNumbers
-from migrate.verify.entry import Told, told
+from migrate.verify.content import Origin, QueueNumbers
+from migrate.verify.entry import Told, told, usual
 from migrate.verify.findings import Findings
 from migrate.verify.order import Order
-from migrate.verify.sightings import LAST_SEQ, Batch, Sightings, describe
+from migrate.verify.sightings import LAST_SEQ, PLACE_CODES, Batch, Sightings, describe
 from migrate.verify.words import Kind
 
-#: Entries between two looks at whether to go on.
-_PULSE = 1000
 #: Letters of names out of Redis that a finding shows: they may be anything.
 SHOWN_LETTERS = 120
 
@@ -40,41 +38,65 @@ class Look:
         self._findings = findings
         self.queue_numbers = QueueNumbers()
         self.sightings = Sightings()
+        self._order = Order(self.sightings)
         self.alike = Alike()
         self.foreign: Counter[str] = Counter()  #: by source; "" for none of ours
         self.imported: Counter[tuple[str, str]] = Counter()  #: by source and class
         self.entries = 0
 
     def run(self, pulse: Callable[[int], None]) -> None:
-        """Read everything; `pulse` hears of each thousand entries and may raise to end the look."""
-        order = Order(self.sightings)
-        for entry in entries.everything(self._target):
-            self.entries += 1
-            if self.entries % _PULSE == 0:
-                pulse(_PULSE)
-            try:
-                found = told(entry)
-            except ValueError:
-                self._note_foreign(entry, None, "it isn't a job")
-                continue
-            if found is None:
-                continue
-            if found.outbox is None:
-                self._without_identity(entry, found)
-                continue
-            located = self.locate(found.outbox)
-            if isinstance(located, str):
-                self._note_foreign(entry, found, located)
+        """Read everything; `pulse` hears of each page's entries and may raise to end the look."""
+        for page in entries.pages(self._target):
+            if page.place is Place.QUEUED or page.place is Place.DELAYED:
+                self._usual(page)
+            else:
+                for text in page.texts:
+                    self._meet(Entry(text, page.place, page.where))
+            self.entries += len(page.texts)
+            pulse(len(page.texts))
+        self.alike.ready()
+
+    def _usual(self, page: Page) -> None:
+        """A page of what are jobs with an identity, nearly all of them."""
+        _, place, where = page
+        code, is_queue = PLACE_CODES[place], place is Place.QUEUED
+        queue_number = self.queue_numbers(where)
+        see, meets, locate, job_number = self.sightings.see, self._order.meets, self.locate, content.job_number
+        for text in page.texts:
+            job = usual(text)
+            located = locate(job.qudo.outbox) if job is not None else ""
+            if job is None or isinstance(located, str):
+                self._meet(Entry(text, place, where))
                 continue
             batch, seq = located
-            job = found.job
-            number = content.job_number(
-                job.get("class"), job.get("args"), found.origin or {}, self.queue_numbers(found.queue)
-            )
-            self.sightings.see(batch, seq, number, entry.place)
-            if entry.place is Place.QUEUED:
-                order.meets(entry.where, batch, seq)
-        self.alike.ready()
+            of_queue = queue_number if is_queue else self.queue_numbers(job.queue)
+            see(batch, seq, job_number(job.class_, job.args, job.qudo, of_queue), code)
+            if is_queue:
+                meets(where, batch, seq)
+
+    def _meet(self, entry: Entry) -> None:
+        """Any other entry."""
+        try:
+            found = told(entry)
+        except ValueError:
+            self._note_foreign(entry, None, "it isn't a job")
+            return
+        if found is None:
+            return
+        if found.outbox is None:
+            self._without_identity(entry, found)
+            return
+        located = self.locate(found.outbox)
+        if isinstance(located, str):
+            self._note_foreign(entry, found, located)
+            return
+        batch, seq = located
+        job, origin = found.job, found.origin or {}
+        queue_number = self.queue_numbers(found.queue)
+        number = content.job_number(job.get("class"), job.get("args"), Origin.of(origin), queue_number)
+        self.sightings.see(batch, seq, number, PLACE_CODES[entry.place])
+        if entry.place is Place.QUEUED:
+            self._order.meets(entry.where, batch, seq)
 
     def locate(self, name: str) -> tuple[Batch, int] | str:
         """Batch and seq of an identity as it stands in a payload, or why there is no such one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.jobs import Identity
-from migrate.verify.sightings import Batch, Sightings
+from migrate.verify.sightings import LAST_SEQ, Batch, Sightings
 
 #: Jobs out of order that are remembered; further ones are only counted.
 MOST_LATE = 10_000
@@ -21,10 +21,11 @@ class Order:
         """The next entry towards the head. A job behind a younger one of its batch is late."""
         if queue != self._queue:
             self._queue, self._last = queue, {}
-        last = self._last.get(batch.number)
-        if last is not None and seq > last:
+        number = batch.number
+        last = self._last.get(number, LAST_SEQ)
+        self._last[number] = seq
+        if seq > last:
             late = self._sightings.late
             self._sightings.late_count += 1
             if len(late) < MOST_LATE:
-                late[Identity(batch.number, last)] = queue
-        self._last[batch.number] = seq
+                late[Identity(number, last)] = queue

@@ -75,14 +75,18 @@ class Sightings:
             found = self.batches[name] = Batch(number, source)
         return found
 
-    def see(self, batch: Batch, seq: int, number: int, place: Place) -> None:
-        """Note a sighting; the furthest on a job's way counts."""
-        word = number | PLACE_CODES[place]
-        if batch.word(seq) & PLACE:
+    def see(self, batch: Batch, seq: int, number: int, code: int) -> None:
+        """Note a sighting at the place of this code; the furthest on a job's way counts."""
+        word = number | code
+        words = batch.words
+        if seq >= len(words):
+            batch.put(seq, word)
+            return
+        if words[seq] & PLACE:
             identity = Identity(batch.number, seq)
             self.copies[identity] = max(1, self.copies[identity]) + 1
             word |= SEVERAL
-        batch.put(seq, word)
+        words[seq] = word
 
 
 def describe(place: Place, where: str) -> str:

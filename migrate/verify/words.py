@@ -31,6 +31,7 @@ class Jobs(msgspec.Struct, frozen=True):
     native: int = 0
     imported: int = 0
     purged: int = 0
+    returned: int = 0
 
     @classmethod
     def of(cls, counts: Counter[str]) -> Jobs:
@@ -49,7 +50,7 @@ STATES = ("in_flight", "untranslatable", "kept", "waiting", "not_moved", "not_ha
 #: What makes the verdict "differences".
 DIFFERENCES = ("missing", "duplicated", "mismatched")
 #: What is counted beside the states.
-BESIDE = ("duplicated", "mismatched", "foreign", "native", "imported", "purged")
+BESIDE = ("duplicated", "mismatched", "foreign", "native", "imported", "purged", "returned")
 
 
 class Kind(StrEnum):

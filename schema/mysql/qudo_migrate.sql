@@ -49,7 +49,10 @@ CREATE TABLE IF NOT EXISTS qudo_migrate_outbox (
   run_after     INTEGER UNSIGNED NOT NULL,
   retry_cnt     INTEGER UNSIGNED NOT NULL,
   priority      INTEGER UNSIGNED NOT NULL,
-  PRIMARY KEY (batch, seq)
+  due           INTEGER UNSIGNED,           -- of rows that apps wrote: from when they may be handed off,
+                                            -- NULL once they are known to be durable in Redis
+  PRIMARY KEY (batch, seq),
+  UNIQUE (due, batch, seq)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- uniqkeys of jobs that have left job and are not over: a second job under such a key waits in job.

@@ -46,7 +46,10 @@ CREATE TABLE IF NOT EXISTS qudo_migrate_outbox (
   run_after     INTEGER NOT NULL,
   retry_cnt     INTEGER NOT NULL,
   priority      INTEGER NOT NULL,
-  PRIMARY KEY (batch, seq)
+  due           INTEGER,          -- of rows that apps wrote: from when they may be handed off,
+                                  -- NULL once they are known to be durable in Redis
+  PRIMARY KEY (batch, seq),
+  UNIQUE (due, batch, seq)
 );
 
 -- uniqkeys of jobs that have left job and are not over: a second job under such a key waits in job.

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 
+from migrate.errors import Unavailable
+from migrate.qudo import leasing, source
+from migrate.qudo.source import Source
 from tests.conftest import WriteConfig
 from tests.faults.accounting import Books
 from tests.integration.conftest import Run
@@ -39,7 +43,7 @@ def own_database(request: pytest.FixtureRequest, broken_mariadb: MariaDB) -> Ite
     ("own_database", "statement"),
     [
         ("InnoDB", OUTBOX),
-        ("InnoDB", b"DELETE FROM job"),
+        ("InnoDB", b"DELETE job FROM"),
         ("MyISAM", b"UPDATE job SET grabbed_until"),
         ("MyISAM", b"DELETE FROM job"),
     ],
@@ -108,7 +112,7 @@ def test_a_run_gives_up_after_retry_for_and_a_later_one_completes(
 
 # --- the connection dies --------------------------------------------------------------------------------------------
 
-INNODB_STATEMENTS = [b"FOR UPDATE", b"INSERT INTO qudo_migrate_chunk", OUTBOX, b"DELETE FROM job", MYSQL_COMMIT]
+INNODB_STATEMENTS = [b"FOR UPDATE", b"INSERT INTO qudo_migrate_chunk", OUTBOX, b"DELETE job FROM", MYSQL_COMMIT]
 MYISAM_STATEMENTS = [
     b"get_lock",
     b"UPDATE job SET grabbed_until",
@@ -324,3 +328,37 @@ def test_a_table_lock_of_another_session_is_waited_for(
         report = Report(running.wait())
     assert report.counts == {"moved": JOBS, "handed_off": JOBS}
     books.check_all_crossed()
+
+
+# --- nobody answers -------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_accepts_and_never_greets_is_given_up_soon(
+    innodb: MariaDBDatabase, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "CONNECT_TIMEOUT_SECONDS", 1)
+    with Proxy(mariadb) as proxy, contextlib.closing(Source("main", proxy.url(innodb.url))) as opened:
+        proxy.black_hole()
+        with pytest.raises(Unavailable, match="no greeting from the server within 1 s"), opened.reading():
+            pass
+        proxy.heal()
+        with opened.reading() as connection:  # what a statement may take is another matter
+            assert connection.execute(text("SELECT SLEEP(1.2)")).scalar_one() == 0
+
+
+def test_a_host_that_vanishes_in_the_middle_of_a_move_does_not_keep_its_lock(
+    myisam: MariaDBDatabase, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "IDLE_SECONDS", 1)
+    other = Source("main", myisam.url)
+    with (  # noqa: PT012
+        Proxy(mariadb) as proxy,
+        contextlib.closing(Source("main", proxy.url(myisam.url))) as vanished,
+        pytest.raises(Unavailable),
+        leasing.migration_lock(vanished),
+    ):
+        proxy.black_hole()
+        with leasing.migration_lock(other) as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        proxy.heal()
+    other.close()

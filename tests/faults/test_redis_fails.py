@@ -242,11 +242,6 @@ def test_a_run_pushes_again_what_redis_forgot_while_it_went_on(
         books.check_all_crossed()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="redis-py reconnects by itself, so a run doesn't notice that Redis restarted between two commands: it pushes"
-    " on, and what was forgotten comes last, out of order",
-)
 def test_what_redis_forgot_between_two_hand_offs_keeps_its_place(
     innodb: MariaDBDatabase, cli: Cli, write_config: WriteConfig
 ) -> None:

@@ -222,11 +222,6 @@ def books_of_myisam(
     return Books(myisam, redis)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="moved_at is before exception_time, so the row is taken for the end of a later job and becomes a failure in"
-    " Resque beside the job; the outbox row's enqueue_time, set by the re-enqueue, could tell",
-)
 @pytest.mark.parametrize("database", ["innodb"], indirect=True)
 def test_a_failure_that_is_logged_just_after_its_job_has_crossed_is_not_the_end_of_that_job(
     database: Database, books: Books, run: Run

@@ -10,6 +10,7 @@ are tried each time.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -397,7 +398,8 @@ class Crossing(RuleBasedStateMachine):
     def migrator_wakes_and_hands_off_again(self, choice: int) -> None:
         """It slept in the middle of a hand-off, for however long."""
         who, gone = chosen([(who, gone) for who, mind in enumerate(self.minds) for gone in mind.pushed], choice)
-        self.migrators[who].push(gone)
+        with contextlib.suppress(Unavailable):  # a Redis that has forgotten is refused once: recovery comes first
+            self.migrators[who].push(gone)
         self._redis_changed()
 
     # --- Redis and its workers --------------------------------------------------------------------------------------

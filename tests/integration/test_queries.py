@@ -6,8 +6,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import mysql
 
-from migrate.qudo import moving, reading, tables
-from migrate.qudo.picking import among
+from migrate.qudo import moving, reading
 from migrate.qudo.reading import Position, Selection
 from migrate.qudo.source import Source
 from tests.qudo_app.enqueueing import fill
@@ -49,12 +48,14 @@ def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> Non
     assert rows <= FEW
 
 
-def test_moved_rows_are_deleted_by_their_primary_key(filled: Source) -> None:
-    statement = tables.job.delete().where(among(list(range(1, FEW + 1))))
+@pytest.mark.parametrize("rows", [FEW, ROWS], ids=["much", "all"])
+def test_moved_rows_are_deleted_one_by_one_however_short_the_table(rows: int, filled: Source) -> None:
+    """A scan would wait for rows that open transactions have inserted."""
+    statement = moving.deleting_query(filled, list(range(1, FEW + 1)))
     with filled.reading() as connection:
-        key, rows = rows_examined(connection, compiled(statement))
-    assert key == "PRIMARY"
-    assert rows <= FEW
+        connection.execute(text(f"DELETE FROM job WHERE id > {rows + 1}"))
+        plans = connection.execute(text(f"EXPLAIN {statement}")).mappings().all()
+        assert [str(plan["type"]) for plan in plans if plan["table"] == "job"] == ["eq_ref"]
 
 
 def test_a_page_of_free_rows_is_a_range_of_the_priority_index(filled: Source) -> None:

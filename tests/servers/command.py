@@ -46,7 +46,11 @@ class RunningCommand:
         self.arguments = arguments
         whole = {**os.environ, "PYTHONPATH": str(_ROOT), "NO_COLOR": "1", **env}
         self._process: subprocess.Popen[bytes] | ForkedCommand
+        for output in (self._out, self._err):
+            output.touch()  # whoever looks before the child has opened them finds nothing yet
         if can_run(env):
+            for path in (self._out, self._err):
+                path.touch()  # the child opens them when it comes to it; who reads before finds them empty
             self._process = PRELOADED.start(
                 Command(arguments, str(folder), whole, str(self._out.resolve()), str(self._err.resolve()))
             )

@@ -107,7 +107,7 @@ def test_lines_of_progress_are_never_closer_than_that(steps: list[tuple[int, flo
         said: list[float] = []
 
         class Noting(LineReporter):
-            def says(self, message: str) -> None:
+            def says(self, message: str, **fields: object) -> None:
                 said.append(clock.now)
 
         reporter = Noting(io.StringIO())
@@ -155,7 +155,8 @@ def test_as_json_each_line_is_an_object_with_its_time() -> None:
     reporter.says('Worker::"Mail" 鮎\n\0[bold]')
     reporter.waits("main", "down")
     one, other = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert set(one) == set(other) == {"time", "message"}
+    assert set(one) == {"time", "level", "message"}
+    assert (other["level"], other["source"]) == ("warning", "main")
     assert one["message"] == 'Worker::"Mail" 鮎\n\0[bold]'
     assert other["message"] == "main: down"
     said_at = datetime.fromisoformat(one["time"])

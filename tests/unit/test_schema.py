@@ -21,6 +21,7 @@ from migrate import cli, errors
 from migrate.config import Delayed, parse
 from migrate.decision import Decision, decide
 from migrate.demo.result import DemoResult, Kill
+from migrate.engine.follow_result import FollowedSource, FollowResult
 from migrate.engine.init import InitializedSource, InitResult
 from migrate.engine.pause import PausedGlob, PauseResult
 from migrate.engine.plan_result import (
@@ -274,6 +275,8 @@ def test_results_that_contradict_themselves_are_refused(name: str, record: msgsp
         ("pause", "", PauseResult),
         ("pause", "#/$defs/pause", PausedGlob),
         ("schedule", "", ScheduleResult),
+        ("follow", "", FollowResult),
+        ("follow", "#/$defs/source", FollowedSource),
         ("demo", "", DemoResult),
         ("demo", "#/$defs/kill", Kill),
     ],

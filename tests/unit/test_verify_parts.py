@@ -27,7 +27,7 @@ from migrate.verify.expected import differs, expected
 from migrate.verify.findings import Finding, Findings
 from migrate.verify.order import Order
 from migrate.verify.report import Report, SourceReport
-from migrate.verify.sightings import LAST_SEQ, PLACE, SEVERAL, VISITED, Sightings
+from migrate.verify.sightings import LAST_SEQ, PLACE, PLACE_CODES, SEVERAL, VISITED, Sightings
 from migrate.verify.values import difference
 from migrate.verify.words import BESIDE, STATES, Jobs, Kind
 from tests.schemas import SCHEMAS, check
@@ -97,7 +97,7 @@ def test_a_list_that_is_pushed_and_popped_while_it_is_read_gives_each_entry_once
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("migrate.resque.entries.FIRST_PAGE_ENTRIES", 20)
         patch.setattr("migrate.resque.entries.MOST_PAGE_ENTRIES", 20)
-        seen = list(from_tail(cast("Target", Reader()), b"key"))
+        seen = list(itertools.chain.from_iterable(from_tail(cast("Target", Reader()), b"key")))
 
     assert max(Counter(seen).values()) == 1
     still_there = set(entries) & {b"%d" % number for number in range(100)}
@@ -150,7 +150,7 @@ def test_a_million_identities_take_eight_bytes_each() -> None:
     for number in range(16):
         batch = sightings.batch(number, "main")
         for seq in range(LAST_SEQ, -1, -1):
-            sightings.see(batch, seq, 1 << 5, Place.QUEUED)
+            sightings.see(batch, seq, 1 << 5, PLACE_CODES[Place.QUEUED])
     size = sum(each.words.buffer_info()[1] * each.words.itemsize for each in sightings.batches.values())
     assert size == 16 * (LAST_SEQ + 1) * 8
     assert not sightings.copies
@@ -160,7 +160,7 @@ def test_copies_are_counted_and_the_furthest_place_counts() -> None:
     sightings = Sightings()
     batch = sightings.batch(7, "main")
     for place in (Place.DELAYED, Place.QUEUED, Place.FAILED):
-        sightings.see(batch, 3, 0, place)
+        sightings.see(batch, 3, 0, PLACE_CODES[place])
     assert sightings.copies == {Identity(7, 3): 3}
     assert batch.word(3) & PLACE == 4
     assert batch.word(3) & SEVERAL

@@ -82,6 +82,11 @@ def to_value(
     if arg is None:
         return None
     if serializer is Serializer.AUTO:
+        if arg[:1] in (b"{", b"[") and b"\\u" not in arg:  # `detect` would say JSON of all that can be read as such
+            try:
+                return json_text.decode(arg)
+            except json_text.NotJson:
+                pass
         serializer = detect(arg, hint)
     if serializer is Serializer.JSON:
         return json_text.decode(arg)

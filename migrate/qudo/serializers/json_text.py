@@ -25,6 +25,9 @@ DEEPEST = 512
 #: Integers up to here are exact in a double, so in every JSON reader.
 EXACT_INTEGER = 2**53
 
+#: Digits of an integer that a double can surely hold.
+_LONGEST_NUMBER = 300
+
 #: Checks grammar, control characters and surrogate pairs, not UTF-8 and not the range of numbers; builds nothing.
 _validate = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
@@ -78,7 +81,16 @@ def decode(text: bytes) -> PlainValue:
     Raises Untranslatable for what isn't JSON or holds a number outside a double.
     """
     try:
-        value: PlainValue = _decode_exactly(text.decode())
+        characters = text.decode()
+        if len(characters) <= _LONGEST_NUMBER:  # nearly all: nothing in it needs `_integer`
+            value: PlainValue
+            try:
+                value, end = _decode_first(characters)
+            except json.JSONDecodeError:
+                end = -1
+            if end == len(characters):
+                return value
+        value = _decode_exactly(characters)
     except UnicodeDecodeError as error:
         raise NotJson(f"not valid JSON: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -150,7 +162,7 @@ def _examine_numbers(text: bytes) -> tuple[Finding, ...]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 300:
+    if len(digits) > _LONGEST_NUMBER:
         _float(digits)  # an int of this size is fine for Python only: Perl, Ruby and Node read it as infinity
     return int(digits)
 
@@ -167,6 +179,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 #: Made once, as above.
+_decode_first = json.JSONDecoder(parse_float=_float, parse_constant=_refuse_constant).raw_decode
 _decode_exactly = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant).decode
 
 

@@ -10,28 +10,32 @@
 --   5  string  the batch's ledger bitmap
 --   6  set     queues: names
 --   7  zset    delayed_queue_schedule: second -> second
---   8… lists and sets that the jobs name by number, 1 for KEYS[8]: queue:<name> first, then delayed:<second> and
+--   8  string  the ledger bitmap of the batch that this caller pushed to last
+--   9… lists and sets that the jobs name by number, 1 for KEYS[9]: queue:<name> first, then delayed:<second> and
 --      timestamps:<text>
 -- ARGV
 --   1  target id that the source is bound to
 --   2  newest beat that the source saw, Unix seconds; 0: none
 --   3  seconds that this Redis may be behind it
 --   4  version of what the caller knows to be paused; "": it hands off whatever is paused
---   5  batch (16 hex digits)   6  source name
---   7  number n of queues, 8 … 7+n their names
+--   5  seq that this caller pushed last: its bit in KEYS[8] must still be set; "": it doesn't ask
+--   6  batch (16 hex digits)   7  source name
+--   8  number n of queues, 9 … 8+n their names
 --   then for each job:  seq, number of its queue, payload, due (Unix second; 0: at once)
 --   and, unless due is 0:  text for the delayed list, number of that list, number of its timestamps set
 --   At most 1,000 jobs a call: unpack() of 8,000 values fails (seen).
 --
 -- Result
 --   {"ok", pushed now, handed off before}
---   {"target", id found or ""}   {"behind", beat found or "0"}   {"paused", version found}   {"type", key, its type}:
---   nothing was written
+--   {"target", id found or ""}   {"behind", beat found or "0"}   {"paused", version found}   {"type", key, its type}
+--   {"forgot"}, Redis has restarted without its newest data: nothing was written
 --   {"failed", pushed now, error}: a push failed after others had been made; those have their bits
 --   an error reply (out of memory, read-only): nothing was written
 
 -- The last seq that a batch may have, and the arguments of a call that promises many more of its batch.
 local LAST_SEQ, BIG_CALL = 65535, 400
+-- How many keys and arguments stand before those that the jobs name.
+local KEYS_BEFORE, ARGUMENTS_BEFORE = 8, 8
 
 local wrong = wrong_target(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 if wrong then return wrong end
@@ -41,16 +45,22 @@ if ARGV[4] ~= '' and version ~= ARGV[4] then
   return {'paused', version}
 end
 
-local queue_count = tonumber(ARGV[7])
+local queue_count = tonumber(ARGV[ARGUMENTS_BEFORE])
 
-local fixed = {{4, 'hash'}, {5, 'string'}, {6, 'set'}, {7, 'zset'}}
+local fixed = {{4, 'hash'}, {5, 'string'}, {6, 'set'}, {7, 'zset'}, {8, 'string'}}
 for _, check in ipairs(fixed) do
   local good, found = is_type(KEYS[check[1]], check[2])
   if not good then return {'type', KEYS[check[1]], found} end
 end
 for number = 1, queue_count do
-  local good, found = is_type(KEYS[7 + number], 'list')
-  if not good then return {'type', KEYS[7 + number], found} end
+  local good, found = is_type(KEYS[KEYS_BEFORE + number], 'list')
+  if not good then return {'type', KEYS[KEYS_BEFORE + number], found} end
+end
+
+-- A Redis that restarted between two calls may have forgotten the end of what it knew. What was pushed before these
+-- jobs must stand before them again, so that the caller begins anew with what lacks.
+if ARGV[5] ~= '' and redis.call('GETBIT', KEYS[8], ARGV[5]) == 0 then
+  return {'forgot'}
 end
 
 local now = tonumber(redis.call('TIME')[1])
@@ -62,13 +72,14 @@ end
 local delayed = {}
 local before = 0
 
-local at = 8 + queue_count
+local at = ARGUMENTS_BEFORE + 1 + queue_count
 while at <= #ARGV do
   local seq, number, due = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 3])
   if redis.call('GETBIT', ledger, seq) == 1 then
     before = before + 1
   elseif due > now then
-    local list, set = KEYS[7 + tonumber(ARGV[at + 5])], KEYS[7 + tonumber(ARGV[at + 6])]
+    local list = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 5])]
+    local set = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 6])]
     local good, found = is_type(list, 'list')
     if not good then return {'type', list, found} end
     good, found = is_type(set, 'set')
@@ -89,7 +100,7 @@ local function failed(reply)
 end
 
 -- The first write: a server that is full or read-only refuses here, before anything has changed.
-local reply = redis.pcall('HSETNX', KEYS[4], ARGV[5], ARGV[6])
+local reply = redis.pcall('HSETNX', KEYS[4], ARGV[6], ARGV[7])
 if type(reply) == 'table' and reply.err then return reply end
 if reply == 1 and #ARGV > BIG_CALL then
   -- A bitmap that grows bit by bit gets twice the room it needs (seen); this one will be filled, so it gets all at once.
@@ -99,8 +110,8 @@ end
 for number = 1, queue_count do
   local count = #values[number]
   if count > 0 then
-    redis.call('SADD', KEYS[6], ARGV[7 + number])
-    reply = redis.pcall('RPUSH', KEYS[7 + number], unpack(values[number]))
+    redis.call('SADD', KEYS[6], ARGV[ARGUMENTS_BEFORE + number])
+    reply = redis.pcall('RPUSH', KEYS[KEYS_BEFORE + number], unpack(values[number]))
     if type(reply) == 'table' and reply.err then return failed(reply) end
     for place = 1, count do
       redis.call('SETBIT', ledger, seqs[number][place], 1)

@@ -1,0 +1,10 @@
+"""The adapter that apps import: `Enqueuer` and `AsyncEnqueuer` write each job to where its func stands."""
+
+from __future__ import annotations
+
+from migrate.dualwrite.enqueuer import Enqueuer
+from migrate.dualwrite.receipt import Receipt
+from migrate.errors import DuplicateJob
+from migrate.resque.steps import Step
+
+__all__ = ["DuplicateJob", "Enqueuer", "Receipt", "Step"]

@@ -1,0 +1,220 @@
+"""`qudo-migrate work`: real workers on a real Redis, seen from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.conftest import WriteConfig
+from tests.servers import RedisServer
+from tests.servers.command import Cli, RunningCommand
+from tests.servers.databases import Database
+from tests.servers.waiting import wait_until
+
+APP = """
+import asyncio, os, time
+from migrate import Abort, RunningJob, current_job, job
+
+
+def note(*words):
+    line = " ".join(map(str, words)) + "\\n"
+    with open("ran", "ab") as file:
+        file.write(line.encode())
+
+
+@job("Worker::Mail")
+def mail(arg):
+    note("mail", arg["n"])
+
+
+@job("Worker::Later")
+async def later(arg, running: RunningJob):
+    await asyncio.sleep(0)
+    note("later", arg["n"], running.queue, current_job().attempt)
+
+
+@job("Worker::Fails", max_retries=2, retry_delay=1)
+def fails(arg, running: RunningJob):
+    note("fails", running.attempt)
+    raise ValueError("it fails")
+
+
+@job("Worker::Aborts", max_retries=5)
+def aborts(arg):
+    note("aborts")
+    raise Abort("never again")
+
+
+@job("Worker::Slow", timeout=0.3)
+def slow(arg):
+    note("slow begins")
+    time.sleep(30)
+
+
+@job("Worker::Sleeps")
+def sleeps(arg):
+    note("sleeps", os.getpid())
+    time.sleep(arg["seconds"])
+    note("slept")
+"""
+
+
+class Pool:
+    """A pool that runs, and what it has done."""
+
+    def __init__(self, cli: Cli, redis: Redis) -> None:
+        self._cli = cli
+        self._redis = redis
+        self.command: RunningCommand | None = None
+
+    def start(self, *options: str) -> RunningCommand:
+        self.command = self._cli.start("work", "--queues", "mail,*", "--app", "shop_jobs", "--json", *options)
+        wait_until(lambda: self._redis.scard("resque:workers"), 20, "a worker registers")
+        return self.command
+
+    def push(self, name: str, arg: Any = None, queue: str = "mail") -> None:
+        self._redis.sadd("resque:queues", queue)
+        self._redis.rpush(f"resque:queue:{queue}", json.dumps({"class": name, "args": [arg]}))
+
+    @property
+    def ran(self) -> list[str]:
+        path = self._cli.folder / "ran"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def failures(self) -> list[Any]:
+        return [json.loads(text) for text in self._redis.lrange("resque:failed", 0, -1)]
+
+
+@pytest.fixture
+def pool(cli: Cli, redis_server: RedisServer, redis: Redis, sqlite: Database, write_config: WriteConfig) -> Pool:
+    write_config([sqlite], redis_server)
+    (cli.folder / "shop_jobs.py").write_text(APP)
+    return Pool(cli, redis)
+
+
+def test_jobs_run_in_the_order_of_the_queues_and_term_ends_the_pool(pool: Pool, redis: Redis) -> None:
+    pool.push("Worker::Later", {"n": 3}, queue="other")
+    for number in (1, 2):
+        pool.push("Worker::Mail", {"n": number})
+    command = pool.start()
+    wait_until(lambda: len(pool.ran) == 3, 10, "all run")
+    assert pool.ran == ["mail 1", "mail 2", "later 3 other 1"]
+    wait_until(lambda: redis.get("resque:stat:processed") == b"3", 5, "they are counted")
+    command.send(signal.SIGTERM)
+    assert command.wait(20).status == 0
+    assert redis.smembers("resque:workers") == set()
+    assert redis.keys("resque:worker:*") == []
+    assert pool.failures == []
+
+
+def test_a_job_that_fails_is_tried_again_as_often_as_it_says(pool: Pool, redis: Redis) -> None:
+    pool.push("Worker::Fails")
+    pool.start()
+    wait_until(lambda: len(pool.failures) == 3, 20, "three failures are on record")
+    assert pool.ran == ["fails 1", "fails 2", "fails 3"]
+    assert {failure["error"] for failure in pool.failures} == {"it fails"}
+    assert {failure["exception"] for failure in pool.failures} == {"ValueError"}
+    assert {failure["queue"] for failure in pool.failures} == {"mail"}
+    time.sleep(1.5)  # longer than its delay: there is no fourth try
+    assert len(pool.ran) == 3
+    assert redis.zcard("resque:delayed_queue_schedule") == 0
+
+
+def test_failures_without_another_try(pool: Pool) -> None:
+    for name in ("Worker::Aborts", "Worker::Unknown", "Worker::Slow"):
+        pool.push(name)
+    pool.start()
+    wait_until(lambda: len(pool.failures) == 3, 20, "all three are on record")
+    assert pool.ran == ["aborts", "slow begins"]
+    by_class = {failure["payload"]["class"]: failure for failure in pool.failures}
+    assert "never again" in by_class["Worker::Aborts"]["error"]
+    assert "Worker::Unknown" in by_class["Worker::Unknown"]["error"]
+    assert by_class["Worker::Slow"]["exception"].endswith("TimedOut")
+
+
+@pytest.mark.parametrize("options", [(), ("--jobs-per-fork", "10"), ("--no-fork",)], ids=" ".join)
+def test_each_way_of_forking_runs_each_job_once(pool: Pool, options: tuple[str, ...]) -> None:
+    for number in range(200):
+        pool.push("Worker::Mail", {"n": number})
+    pool.start("--workers", "2", *options)
+    wait_until(lambda: len(pool.ran) >= 200, 30, "all run")
+    assert sorted(pool.ran) == sorted(f"mail {number}" for number in range(200))
+
+
+def test_quit_lets_the_job_in_hand_end(pool: Pool) -> None:
+    pool.push("Worker::Sleeps", {"seconds": 1})
+    command = pool.start()
+    wait_until(lambda: pool.ran, 10, "it sleeps")
+    command.send(signal.SIGQUIT)
+    assert command.wait(20).status == 0
+    assert pool.ran[-1] == "slept"
+    assert pool.failures == []
+
+
+def test_a_child_that_is_killed_leaves_a_failure_and_the_worker_goes_on(pool: Pool) -> None:
+    pool.push("Worker::Sleeps", {"seconds": 60})
+    pool.start()
+    wait_until(lambda: pool.ran, 10, "it sleeps")
+    child = int(pool.ran[0].split()[1])
+    assert Path(f"/proc/{child}").exists()
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: pool.failures, 10, "its failure is on record")
+    pool.push("Worker::Mail", {"n": 1})
+    wait_until(lambda: pool.ran[-1] == "mail 1", 10, "the next job runs")
+    assert len(pool.failures) == 1
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_worker_that_is_killed_leaves_a_failure_and_another_takes_its_place(pool: Pool, redis: Redis) -> None:
+    pool.push("Worker::Sleeps", {"seconds": 60})
+    command = pool.start()
+    wait_until(lambda: pool.ran, 10, "it sleeps")
+    worker = _parent(int(pool.ran[0].split()[1]))
+    assert worker != command.pid
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: pool.failures, 20, "its failure is on record")
+    pool.push("Worker::Mail", {"n": 1})
+    wait_until(lambda: pool.ran[-1] == "mail 1", 20, "another worker runs the next job")
+    assert len(pool.failures) == 1
+    assert redis.scard("resque:workers") == 1
+
+
+def test_what_a_killed_pool_had_in_hand_is_on_record_once_the_next_one_runs(pool: Pool, redis: Redis) -> None:
+    pool.push("Worker::Sleeps", {"seconds": 60})
+    command = pool.start("--dead-after", "2")
+    wait_until(lambda: pool.ran, 10, "it sleeps")
+    command.kill()
+    pool.start("--dead-after", "2")
+    wait_until(lambda: pool.failures, 30, "its failure is on record")
+    assert len(pool.failures) == 1
+    assert pool.failures[0]["payload"]["class"] == "Worker::Sleeps"
+    wait_until(lambda: redis.scard("resque:workers") == 1, 10, "the dead are pruned")
+
+
+def test_a_pool_without_work_waits_without_asking_all_the_time(pool: Pool, redis: Redis) -> None:
+    command = pool.start("--no-scheduler")
+    wait_until(lambda: command.running, 1)
+    time.sleep(1)
+    before = redis.info("commandstats")
+    time.sleep(3)
+    after = redis.info("commandstats")
+
+    def calls(stats: Any) -> int:
+        return sum(each["calls"] for name, each in stats.items() if name != "cmdstat_info")
+
+    assert calls(after) - calls(before) < 60
+    pushed = time.monotonic()
+    pool.push("Worker::Mail", {"n": 1})
+    wait_until(lambda: pool.ran, 5, "it runs")
+    assert time.monotonic() - pushed < 2
