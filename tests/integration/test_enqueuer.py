@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from migrate import DuplicateJob, Enqueuer
+from migrate import DuplicateJob, Enqueuer, Receipt
 from migrate.errors import Unavailable, Untranslatable, UsageError
 from migrate.jobs import Identity
 from migrate.resque.steps import Step
@@ -120,7 +120,7 @@ def test_what_cant_be_carried_raises_before_anything_is_written(
             {"source": "no"},
         ):
             with pytest.raises(UsageError):
-                jobs.enqueue(FUNC, [], **wrong)  # type: ignore[arg-type]
+                jobs.enqueue(FUNC, [], **wrong)
     assert sqlite.count() == 0
     assert resque.queues() == {}
 
@@ -201,7 +201,7 @@ def test_while_redis_is_dead_an_enqueue_succeeds_quickly_and_run_delivers_later(
                 assert not jobs.enqueue(FUNC, {"n": number}).handed_off
                 jobs.enqueue("Worker::Mirrored", {"n": number})
                 took.append(time.monotonic() - began)
-                with pytest.raises(Unavailable, match="not enqueued|can't be reached"):
+                with pytest.raises(Unavailable, match=r"not enqueued|can.t be reached"):
                     jobs.enqueue("Worker::Native", {})
             assert max(took) < 2
             assert sum(took) < 5
