@@ -1,7 +1,8 @@
 """Measures the one-shot migration against two baselines in one run, on servers of its own. See docs/performance.md.
 
 (a) `qudo-migrate run`, the whole process;  (b) the naive loop, a job at a time with Qudo's own statements and RPUSH;
-(c) the limit with no safety at all: the database client's output piped into Redis.
+(c) the limit with no safety at all: the database client's output piped into Redis.  Then, with the jobs that (a) moved:
+(d) `qudo-migrate verify --expect-idle` of all;  (e) `qudo-migrate rollback` of 100,000, or all if there are fewer.
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 """
 
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -75,11 +76,20 @@ def pipe(mariadb: MariaDB, database: Database, redis: RedisServer) -> float:
     return seconds
 
 
-def run(folder: Path) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds and peak bytes of `qudo-migrate run`."""
+class Measured(NamedTuple):
+    """What a command took, and what it said."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    document: dict[str, Any]
+
+
+def run(folder: Path, *command: str) -> Measured:
+    """Run `qudo-migrate … --json` as a process of its own; it must end well."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "migrate", "run", "--json"],
+        [sys.executable, "-m", "migrate", *command, "--json"],
         cwd=folder,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
@@ -89,8 +99,19 @@ def run(folder: Path) -> tuple[float, float, int]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"run ended with {process.returncode}: {output.decode()[:500]}")
-    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+        sys.exit(f"{command[0]} ended with {process.returncode}: {output.decode()[:500]}")
+    seconds = time.perf_counter() - started
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, json.loads(output))
+
+
+def roll_back(folder: Path, database: Database, jobs: int) -> tuple[int, Measured]:
+    """Roll back so many jobs, of a func of their own; how many it was, and what it took."""
+    fill(database, jobs, func="Worker::Back", arg=arg_of(200))
+    run(folder, "run")
+    measured = run(folder, "rollback", "--func", "Worker::Back")
+    returned = measured.document["sources"][0]["returned"]
+    assert returned == jobs == database.count("job"), "the rollback has lost jobs"
+    return returned, measured
 
 
 def main() -> None:
@@ -139,11 +160,14 @@ def measure_run(options: argparse.Namespace) -> dict[str, Any]:
         folder.joinpath("qudo-migrate.toml").write_text(toml({"main": database}, redis, (), None))
         naive_rate = options.naive_jobs / naive(database, redis, options.naive_jobs)
         pipe_rate = options.jobs / pipe(mariadb, database, redis)
-        seconds, cpu, peak = run(folder)
+        moved = run(folder, "run")
         with redis.client() as client:
             assert client.llen(QUEUE) == options.jobs, "the run has lost jobs"
             ledger = sum(client.memory_usage(key) or 0 for key in client.scan_iter("resque:qudo_migrate:ledger:*"))
-    rate = options.jobs / seconds
+        verified = run(folder, "verify", "--expect-idle")
+        assert verified.document["totals"]["queued"] == options.jobs, "verify has not found all jobs"
+        returned, rolled_back = roll_back(folder, database, min(options.jobs, 100_000))
+    rate = options.jobs / moved.seconds
     return {
         "data": f"{options.jobs:,} jobs, JSON args of {options.bytes} bytes, {options.engine}",
         "run_jobs_per_second": round(rate),
@@ -151,9 +175,16 @@ def measure_run(options: argparse.Namespace) -> dict[str, Any]:
         "pipe_jobs_per_second": round(pipe_rate),
         "run_to_naive": round(rate / naive_rate, 1),
         "run_to_pipe": round(rate / pipe_rate, 3),
-        "run_cpu_seconds": round(cpu, 1),
-        "run_peak_megabytes": round(peak / 1e6),
+        "run_cpu_seconds": round(moved.cpu_seconds, 1),
+        "run_peak_megabytes": round(moved.peak_bytes / 1e6),
         "ledger_bytes_per_job": round(ledger / options.jobs, 3),
+        "verify_jobs_per_second": round(options.jobs / verified.seconds),
+        "verify_to_run": round(moved.seconds / verified.seconds, 1),
+        "verify_cpu_us_per_job": round(verified.cpu_seconds / options.jobs * 1e6, 1),
+        "verify_peak_megabytes": round(verified.peak_bytes / 1e6),
+        "rollback_jobs": returned,
+        "rollback_seconds": round(rolled_back.seconds, 1),
+        "rollback_peak_megabytes": round(rolled_back.peak_bytes / 1e6),
     }
 
 

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from migrate import __version__
-from migrate.cli import commands, follow, work
+from migrate.cli import commands, cutover, follow, work
 from migrate.cli.options import CommonOptions, ConfigOption, JsonOption, LogFormat, LogFormatOption, QuietOption
 from migrate.cli.printing import error_console
 from migrate.errors import MigrateError
@@ -44,6 +44,7 @@ def _common(
 
 
 commands.register(app)
+cutover.register(app)
 follow.register(app)
 work.register(app)
 

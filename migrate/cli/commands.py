@@ -34,8 +34,8 @@ from migrate.engine.purge import purge as engine_purge
 from migrate.engine.recover import RecoverResult, RedisLost
 from migrate.engine.recover import recover as engine_recover
 from migrate.engine.rehearse import rehearse as engine_rehearse
-from migrate.engine.rollback import RollbackOptions
 from migrate.engine.rollback import rollback as engine_rollback
+from migrate.engine.rollback_result import RollbackOptions
 from migrate.engine.run import run as engine_run
 from migrate.engine.stopping import stop_on_signals
 from migrate.engine.throttling import parse_max_load, parse_rate
@@ -249,6 +249,9 @@ def verify(
     show_args: Annotated[
         bool, typer.Option("--show-args", help="Findings show the args of jobs that differ: they may be secret.")
     ] = False,
+    retry_for: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a server that goes away; then all is compared anew.")
+    ] = 300.0,
     config: ConfigOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -261,7 +264,7 @@ def verify(
         writing.prepare(report)
     reporter = options.reporter()
     with stop_on_signals(lambda: reporter.says("stopping")) as stop:
-        result = engine_verify(configuration, VerifyOptions(expect_idle, show_args), stop, reporter)
+        result = engine_verify(configuration, VerifyOptions(expect_idle, show_args, retry_for), stop, reporter)
     if report is not None:
         writing.write(result, report)
     if options.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 
 from migrate.cli.printing import output_console, print_errors, print_next, table
-from migrate.engine.rollback import RollbackResult
+from migrate.engine.rollback_result import RollbackResult
 
 
 def show_rollback(result: RollbackResult) -> None:

@@ -41,6 +41,12 @@ def show_verification(report: Report, folder: Path | None) -> None:
     ]
     if beside:
         console.print(f"  beside these: {', '.join(beside)}", soft_wrap=True)
+    for each in report.mirror:
+        console.print(
+            f"  mirror of {escape(each.func)}: {each.compared:,} copies compared, {each.different:,} different,"
+            f" {each.gone:,} gone from Qudo, {each.missed:,} missed",
+            soft_wrap=True,
+        )
     shown = report.findings[:SHOWN_FINDINGS]
     if shown:
         rows = [(each.kind.value, _job(each), each.func or "", each.detail) for each in shown]

@@ -17,7 +17,7 @@ from migrate.errors import MigrateError, PausesChanged, Unavailable
 from migrate.failpoints import reach
 from migrate.jobs import Identity, ResqueJob
 from migrate.qudo.binding import Binding
-from migrate.resque import binding, enqueueing, looking
+from migrate.resque import binding, enqueueing, looking, unique_keys
 from migrate.resque.enqueueing import HAND_OFF, NATIVE, Call, Claim
 from migrate.resque.faults import redis_faults, translated
 from migrate.resque.looking import Place, Wanted
@@ -190,7 +190,7 @@ class Handing:
         if self._watch.breaker.open:
             return None
         try:
-            return enqueueing.holder_of(self.target, func, key)
+            return unique_keys.holder_of(self.target, func, key)
         except Unavailable:
             self._watch.breaker.failed()
             return None
@@ -204,4 +204,4 @@ class Handing:
 
     def release(self, func: str, claim: Claim) -> None:
         """Give a key free that was claimed in vain."""
-        enqueueing.release(self.target, func, claim.key, claim.holder)
+        unique_keys.release(self.target, func, {claim.key: claim.holder})

@@ -37,6 +37,7 @@ from migrate.verify.expected import Expected, expected
 from migrate.verify.findings import Findings
 from migrate.verify.look import Look
 from migrate.verify.sightings import PLACE, PLACES, SEVERAL, VISITED, Batch
+from migrate.verify.throughput import Throughput
 from migrate.verify.words import Kind
 
 #: Differing jobs that the second look examines; of further ones only their number is known.
@@ -52,7 +53,7 @@ _BITMAP_BYTES = 8192
 #: The words of reports for the codes of places.
 PLACE_WORDS = ("", *(place.value for place in PLACES))
 
-_batch_of = attrgetter("batch")
+_batch_of, _moved_at = attrgetter("batch"), attrgetter("moved_at")
 
 
 class Decided(NamedTuple):
@@ -103,6 +104,7 @@ class Comparison:
         look: Look,
         bits: Mapping[int, bytes],
         findings: Findings,
+        throughput: Throughput,
         stop: Stop,
     ) -> None:
         """`bits`: this source's part of the ledger as it was before the look."""
@@ -111,12 +113,15 @@ class Comparison:
         self._look = look
         self._bits = bits
         self._findings = findings
+        self._throughput = throughput
         self._stop = stop
         self.routing = Routing(source, config, steps=StepWatch(target))
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  #: by func
         self.gone = Gone(source, target)
         self.differing: dict[Identity, str] = {}  #: not as expected; and the func. The second look says where.
-        self.unfound = 0
+        self.unfound = 0  #: handed off and found nowhere yet
+        self._unfound_funcs: dict[int, array[int]] = {}  #: by batch and seq: the number of their func
+        self._func_numbers: dict[str, int] = {}
         self.unbooked: dict[Identity, str] = {}  #: in Resque, though their bit was clear; and the func
         self._decided: dict[int, Decided | None] = {}
         self._job_ids = array("Q")
@@ -143,6 +148,7 @@ class Comparison:
                     row for row in rows if row.batch != chunk.batch or not chunk.first_seq <= row.seq <= chunk.last_seq
                 ]
             self._decisions(rows)
+            self._throughput.add(map(_moved_at, rows))
             unseen: list[_Unseen] = []
             for number, of_batch in groupby(rows, key=_batch_of):
                 if batch is None or batch.number != number:
@@ -248,6 +254,18 @@ class Comparison:
             self.unfound += 1
             self._look.sightings.batch(row.batch, self.source.name).put(row.seq, work | VISITED)
             self.counts[func]["consumed"] += 1
+            funcs = self._unfound_funcs.setdefault(row.batch, array("H"))
+            if row.seq >= len(funcs):
+                funcs.extend([0] * (row.seq + 1 - len(funcs)))
+            funcs[row.seq] = self._func_numbers.setdefault(func, len(self._func_numbers))
+
+    def found_after_all(self, identity: Identity, state: str) -> None:
+        """A job that was not found in the first look is in this state."""
+        funcs = list(self._func_numbers)
+        counts = self.counts[funcs[self._unfound_funcs[identity.batch][identity.seq]]]
+        counts["consumed"] -= 1
+        counts[state] += 1
+        self.unfound -= 1
 
     @staticmethod
     def _number(wanted: Expected, decided: Decided) -> int:

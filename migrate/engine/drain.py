@@ -78,8 +78,10 @@ class Drain:
                 self._crossing.recover()
                 self._pass()
                 left = self._last_look()
+                waits = left.not_free > 0 and time.monotonic() < deadline
                 if not left.movable:
-                    self._failures.run(self._import)
+                    if not waits:  # a later look is the last one: this reads exception_log whole
+                        self._failures.run(self._import)
                     if left.paused and self._resumed():
                         continue
             except Unavailable as error:
@@ -93,8 +95,10 @@ class Drain:
                         f"source {self._source.name}: apps enqueue faster than a run can end",
                         advice="run again at a quieter time, or follow",
                     )
-            elif left.released == 0 and not self._waits_for_workers(left, deadline):
-                break
+            elif left.released == 0:
+                if not waits:
+                    break
+                self._wait_for_workers(left, deadline)
         self._finish()
 
     def _finish(self) -> None:
@@ -168,14 +172,11 @@ class Drain:
     def _names(self, *, moving: bool) -> list[str]:
         return [routed.name for routed in self.routing.funcs.values() if routed.moves is moving]
 
-    def _waits_for_workers(self, left: _Left, deadline: float) -> bool:
-        """Whether to try again for rows that workers hold or that wait for their key, after a pause."""
-        if not left.not_free or time.monotonic() >= deadline:
-            return False
+    def _wait_for_workers(self, left: _Left, deadline: float) -> None:
+        """Pause before the next try for rows that workers hold or that wait for their key. Raises Interrupted."""
         self._reporter.waits(self._source.name, f"{left.not_free} jobs in flight or waiting for their uniqkey")
         if self._stop.wait(min(IN_FLIGHT_PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
             raise Interrupted(f"source {self._source.name}: stopped while waiting for jobs in flight")
-        return True
 
 
 class _Left(NamedTuple):

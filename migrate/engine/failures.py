@@ -37,6 +37,10 @@ PUSH_BYTES = 4 * 1024 * 1024
 NOT_MARKED = "failures imported, not marked as retried: this Redis gives no proof that it has them on disk"
 
 
+#: The finding of rows whose func has left the table `func`: nobody can say which class would run them.
+UNKNOWN_FUNC = "failures of a func that the table func doesn't have: they stay in exception_log"
+
+
 class Selected(NamedTuple):
     """What is to be done with rows: ids ascending."""
 
@@ -116,7 +120,7 @@ class FailuresImport:
 
     def run(self, mode: FailureImport) -> None:
         """Import what `mode` says. Raises Interrupted between pushes, and the servers' errors."""
-        selected = select(self._source, self._routing, mode, has_our_tables=True)
+        selected = self._select(mode, has_our_tables=True)
         self._entered = []
         for failures in self._translated(selected.imported):
             self._push(failures)
@@ -126,10 +130,16 @@ class FailuresImport:
 
     def look(self, mode: FailureImport, *, has_our_tables: bool) -> None:
         """Count what `run` would import now. Writes nothing. Raises Interrupted, and the servers' errors."""
-        selected = select(self._source, self._routing, mode, has_our_tables=has_our_tables)
+        selected = self._select(mode, has_our_tables=has_our_tables)
         for failures in self._translated(selected.imported):
             known = resque_failures.known(self._target, self._source.name, failures)
             self._tally.imported += len(failures) - len(known)
+
+    def _select(self, mode: FailureImport, *, has_our_tables: bool) -> Selected:
+        names = self._routing.names
+        if mode is not FailureImport.NONE and (unknown := exceptions.of_unknown_funcs(self._source, names)):
+            self._tally.findings["(all)", UNKNOWN_FUNC] = unknown
+        return select(self._source, self._routing, mode, has_our_tables=has_our_tables)
 
     def _translated(self, ids: Sequence[int]) -> Iterator[list[ResqueFailure]]:
         """The failures as Resque has them, in pages; those that can't be expressed are counted anew."""

@@ -45,10 +45,17 @@ class Returnable:
             for func_id, name in routing.names.items()
             if func_glob is None or fnmatch.fnmatchcase(name, func_glob)
         }
+        #: Classes that jobs of the funcs asked for can have; None: all funcs are.
+        self._classes = None if func_glob is None else self._classes_of(func_glob)
         self._begun: set[Identity] = set()
         self._alike: _Alike | None = None
         self.seen: dict[Identity, str] = {}  #: what stays in Resque, and why: `started`, `held`
         self.purged: set[Identity] = set()  #: in Resque, but their outbox rows were purged
+
+    def _classes_of(self, func_glob: str) -> frozenset[str]:
+        with self._source.reading() as connection:
+            all_decisions = map(Decision.parse, returning.decisions(connection))
+        return frozenset(each.class_ for each in all_decisions if fnmatch.fnmatchcase(each.func, func_glob))
 
     def begin_pass(self) -> None:
         """Look anew at what workers have begun."""
@@ -71,6 +78,8 @@ class Returnable:
         strange: list[tuple[bytes, Any]] = []
         copies: list[Entry] = []
         for text in texts:
+            if self._classes is not None and _class(text) not in self._classes:
+                continue  # most of a queue that other funcs share: nothing of it needs its row
             job = _decoded(text)
             if not isinstance(job, dict):
                 continue
@@ -214,6 +223,23 @@ def _retries(job: Any) -> int:
     """How often the Perl plugin has pushed this job back, beyond what it came with."""
     count = job.get("retry_count", 0)
     return count if isinstance(count, int) else 0
+
+
+class _Head(msgspec.Struct, gc=False):
+    """As much of an entry as tells whose it is not."""
+
+    class_: str = msgspec.field(name="class", default="")
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _class(text: bytes) -> str:
+    """The class of an entry; "" for what is no job."""
+    try:
+        return _decode_head(text).class_
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _decoded(text: bytes) -> Any:

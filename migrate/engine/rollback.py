@@ -10,30 +10,28 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-
-import msgspec
+from collections.abc import Sequence
 
 from migrate.config import Config, SourceConfig
 from migrate.engine import binding
+from migrate.engine.giving_back import GivingBack, check_stop
 from migrate.engine.meeting import meet
-from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
 from migrate.engine.recording import operator, record
 from migrate.engine.reporters import Reporter
-from migrate.engine.results import ErrorLine, Tally
+from migrate.engine.results import Tally
 from migrate.engine.returnable import Returnable
+from migrate.engine.rollback_result import RollbackOptions, RollbackResult, result_of
 from migrate.engine.routing import Routing
-from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
-from migrate.engine.stopping import SIGNALLED, Stop
-from migrate.errors import Contention, Interrupted, OpenTransactions, Refused
+from migrate.engine.side_by_side import side_by_side
+from migrate.engine.stopping import Stop
+from migrate.errors import Contention, OpenTransactions
 from migrate.failpoints import reach
 from migrate.jobs import Identity
 from migrate.qudo import binding as source_side
-from migrate.qudo import ddl, leasing, outbox, returning, returning_leased, tables
+from migrate.qudo import ddl, leasing, outbox, returning_leased, tables
 from migrate.qudo.outbox import Chunk, ChunkState
-from migrate.qudo.returning import GivenBack
 from migrate.qudo.source import Source
-from migrate.resque import durability, pauses, taking
+from migrate.resque import pauses, taking
 from migrate.resque.looking import SECOND_LOOK_SECONDS
 from migrate.resque.pauses import PauseNote
 from migrate.resque.taking import Entry, Place, Taking
@@ -41,46 +39,6 @@ from migrate.resque.target import Target
 
 #: Passes through Resque; the last one that finds something new is followed by one more.
 MOST_PASSES = 20
-#: Tries of a transaction that loses a deadlock or waits too long for a lock, and the seconds between them.
-CONTENTION_TRIES, CONTENTION_PAUSE_SECONDS = 10, 0.2
-#: Seconds until InnoDB has flushed a commit by itself where it doesn't flush each (`innodb_flush_log_at_trx_commit`).
-FLUSH_SECONDS = 2.0
-
-
-class RolledBackSource(msgspec.Struct, frozen=True):
-    """One source's part of a rollback; the integers count jobs."""
-
-    name: str
-    returned: int  #: in Qudo again
-    started: int  #: stay: at work, failed, or tried before
-    gone: int  #: stay: found nowhere, so a worker has done them or has just taken them
-    held: int  #: stay: another job in Qudo has their uniqkey
-    purged: int  #: stay: they wait in Resque, but their outbox rows were purged
-    collided: int  #: on their way, in neither side's reach: their uniqkey was taken in `job` meanwhile
-    returning: int  #: on their way for another reason: the next rollback goes on
-    seconds: float
-    error: str | None = None
-
-
-class RollbackResult(msgspec.Struct, frozen=True):
-    """What `rollback` prints with `--json`."""
-
-    command: str
-    dry_run: bool
-    exit_status: int
-    sources: list[RolledBackSource]
-    paused: str  #: the func glob that stays paused
-    ignored: list[str]  #: what --force ignored
-    errors: list[ErrorLine]
-    next: str
-
-
-class RollbackOptions(msgspec.Struct, frozen=True):
-    """What the operator asked for."""
-
-    func_glob: str | None = None
-    dry_run: bool = False
-    force: bool = False
 
 
 def rollback(
@@ -112,7 +70,7 @@ def rollback(
     try:
         meet(target, 0, stop, reporter)
         works = side_by_side(sources, work, reporter)
-        result = _result(works, options, sorted(set(ignored)), stopped=stop.requested)
+        result = result_of(works, options, sorted(set(ignored)), stopped=stop.requested)
         if checked and not options.dry_run:
             _record(target, options, result, time.monotonic() - started)
     finally:
@@ -150,7 +108,6 @@ class SourceRollback:
         self._options = options
         self._stop = stop
         self._reporter = reporter
-        self._size = ChunkSize(DEFAULT_CAP)
         self.counts: Counter[str] = Counter()  #: jobs, by the words of the result
         self.ignored: list[str] = []  #: what --force ignored
 
@@ -172,13 +129,23 @@ class SourceRollback:
             return
         with binding.Beat(self._target, self._source, held.target_id):
             # Asked first: a Redis that can't prove anything must not be found out when jobs are on their way already.
-            self._drop_notes()
+            giving_back = GivingBack(
+                self._source,
+                self._target,
+                taking_of_one,
+                self._stop,
+                self._reporter,
+                self.counts,
+                force=self._options.force,
+            )
+            self.ignored = giving_back.ignored
+            giving_back.drop_notes()
             glob = self._options.func_glob or "*"
             pauses.pause(self._target, glob, PauseNote.now(operator(), socket.gethostname()))
             reach("rollback.paused")
             self._settle()
             open_transactions = self._take_all(returnable, taking_of_one)
-            self._give_back(taking_of_one)
+            giving_back.run()
             self._count_stays(returnable)
         if open_transactions is not None:
             raise open_transactions
@@ -269,105 +236,6 @@ class SourceRollback:
                 advice="let it end or stop it, then rollback again; until then they are paused",
             )
 
-    # -- giving back --
-
-    def _give_back(self, taking_of_one: Taking) -> None:
-        """Put all that is on its way into `job`, behind a fence; then forget it in Redis."""
-        done: list[Identity] = []
-        try:
-            for batch, seqs in returning.by_batch(self._durably_returning()).items():
-                start = 0
-                while start < len(seqs):
-                    self._check_stop()
-                    part = seqs[start : start + self._size.rows]
-                    start += len(part)
-                    began = time.monotonic()
-                    done += self._chunk(taking_of_one, batch, part)
-                    self._size.took(len(part), time.monotonic() - began)
-        finally:
-            self._forget(taking_of_one, done)
-        self._drop_notes()
-        reach("rollback.ended")
-
-    def _durably_returning(self) -> set[Identity]:
-        """The jobs on their way, as a crash of Redis would leave them at least."""
-
-        def look(target: Target) -> set[Identity]:
-            return taking.returning(target, self._source.name)
-
-        on_their_way = self._proved(look)
-        reach("rollback.fenced")
-        return on_their_way
-
-    def _chunk(self, taking_of_one: Taking, batch: int, seqs: Sequence[int]) -> list[Identity]:
-        """Return jobs of one batch; where a uniqkey collides, part by part. Returns those that are in `job`."""
-        given = self._patiently(batch, seqs)
-        done = [Identity(batch, seq) for seq in sorted(given.returned)]
-        self.counts["returned"] += len(done)
-        self._reporter.advanced(self._source.name, len(done))
-        if given.orphans:
-            self._orphans(taking_of_one, [Identity(batch, seq) for seq in sorted(given.orphans)])
-        if not given.collided:
-            return done
-        left = [seq for seq in seqs if seq not in given.returned and seq not in given.orphans]
-        if len(left) == 1:
-            self.counts["collided"] += 1
-            return done
-        middle = len(left) // 2
-        for half in (left[:middle], left[middle:]):
-            done += self._chunk(taking_of_one, batch, half)
-        return done
-
-    def _patiently(self, batch: int, seqs: Sequence[int]) -> GivenBack:
-        give_back = returning.give_back if self._source.facts().transactional else returning_leased.give_back
-        for _ in range(CONTENTION_TRIES - 1):
-            try:
-                return give_back(self._source, batch, seqs)
-            except Contention:
-                if self._stop.wait(CONTENTION_PAUSE_SECONDS):
-                    self._check_stop()
-        return give_back(self._source, batch, seqs)
-
-    def _orphans(self, taking_of_one: Taking, orphans: Sequence[Identity]) -> None:
-        """Jobs whose rows a purge deleted while they were taken: Resque gets them back."""
-        put = taking_of_one.put_back(orphans)
-        self.counts["purged"] += put
-        lost = len(set(orphans) & taking.returning(self._target, self._source.name))
-        self.counts["returning"] += lost
-
-    def _forget(self, taking_of_one: Taking, done: Sequence[Identity]) -> None:
-        """The jobs are in Qudo: nothing of them is left to do in Redis."""
-        if not done:
-            return
-        facts = self._source.facts()
-        if not self._source.is_sqlite and facts.flush_at_commit != 1:
-            time.sleep(FLUSH_SECONDS)  # a commit that MySQL forgets must find its job still on its way
-        for start in range(0, len(done), taking.CALL_JOBS):
-            taking_of_one.forget(done[start : start + taking.CALL_JOBS])
-            reach("rollback.forgotten")
-
-    def _drop_notes(self) -> None:
-        """Drop notes of jobs that Redis has durably forgotten to be on their way. Raises Refused without proof."""
-        with self._source.reading() as connection:
-            noted = returning.notes(connection)
-
-        def look(target: Target) -> set[Identity]:
-            return taking.returning(target, self._source.name)
-
-        ignored = len(self.ignored)
-        on_their_way = self._proved(look)
-        if noted and len(self.ignored) == ignored:
-            returning.drop_notes(self._source, noted - on_their_way)
-
-    def _proved(self, look: Callable[[Target], set[Identity]]) -> set[Identity]:
-        try:
-            return durability.fence(self._target, look)
-        except Refused as error:
-            if not self._options.force:
-                raise Refused(error.message, advice=f"{error.advice or 'mend that'}; then rollback again") from error
-            self.ignored.append(error.message)
-            return look(self._target)
-
     # -- the end --
 
     def _count_stays(self, returnable: Returnable, *, leaving: int = 0) -> None:
@@ -379,55 +247,4 @@ class SourceRollback:
         self.counts["gone"] = max(0, returnable.remaining() - stays.total() - on_their_way - leaving)
 
     def _check_stop(self) -> None:
-        if self._stop.requested:
-            raise Interrupted(
-                f"source {self._source.name}: stopped; rollback again: jobs may be on their way",
-                advice="qudo-migrate rollback",
-            )
-
-
-def _result(
-    works: Sequence[SourceWork], options: RollbackOptions, ignored: list[str], *, stopped: bool
-) -> RollbackResult:
-    statuses = error_statuses(works)
-    if stopped:
-        statuses.add(SIGNALLED)
-    sources = [
-        RolledBackSource(
-            name=each.source.name,
-            returned=each.tally.left["returned"],
-            started=each.tally.left["started"],
-            gone=each.tally.left["gone"],
-            held=each.tally.left["held"],
-            purged=each.tally.left["purged"],
-            collided=each.tally.left["collided"],
-            returning=each.tally.left["returning"],
-            seconds=round(each.tally.seconds, 3),
-            error=each.tally.error.message if each.tally.error else None,
-        )
-        for each in works
-    ]
-    unfinished = any(source.collided or source.returning for source in sources)
-    if unfinished or any(source.held for source in sources):
-        statuses.add(1)
-    glob = options.func_glob or "*"
-    status = exit_status(statuses)
-    return RollbackResult(
-        command="rollback",
-        dry_run=options.dry_run,
-        exit_status=status,
-        sources=sources,
-        paused=glob,
-        ignored=ignored,
-        errors=error_lines(works),
-        next=_next_step(options, glob, unfinished=unfinished or stopped or bool(error_statuses(works))),
-    )
-
-
-def _next_step(options: RollbackOptions, glob: str, *, unfinished: bool) -> str:
-    again = "qudo-migrate rollback" + (f" --func '{glob}'" if options.func_glob else "")
-    if options.dry_run:
-        return again
-    if unfinished:
-        return f"{again}    goes on where this one ended"
-    return f"qudo-migrate resume --func '{glob}'    when its jobs may cross again: until then it stays paused"
+        check_stop(self._stop, self._source)

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from migrate.engine.comparing import PURGED, ROWS_PER_READ, Comparison
+from migrate.engine.outbox_gone import bit, taken_bits
 from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted
 from migrate.jobs import Identity
@@ -90,6 +91,7 @@ class SecondLook:
             self._alike.ready()
             if len(self._alike):
                 self._account_by_content()
+            self._settle_taken()
         self._settle_differing()
         self._settle_copies()
         self._settle_unbooked()
@@ -143,9 +145,7 @@ class SecondLook:
                     continue
                 row, wanted, func = rows[each.identity]
                 if each.was_unfound:
-                    comparison.unfound -= 1
-                    comparison.counts[func]["consumed"] -= 1
-                    comparison.counts[func][each.place.value] += 1
+                    comparison.found_after_all(each.identity, each.place.value)
                 elif comparison.differing.pop(each.identity, None) is None:
                     continue  # met twice
                 if wanted is None:
@@ -183,10 +183,19 @@ class SecondLook:
                         used[work] += 1
                         found[identity] = self._alike.places(work)[-1]
                         batch.put(identity.seq, batch.word(identity.seq) | PLACE_CODES[found[identity]])
-                for identity, (_, _, func) in comparison.rows(list(found)).items():
-                    comparison.unfound -= 1
-                    comparison.counts[func]["consumed"] -= 1
-                    comparison.counts[func][found[identity].value] += 1
+                for identity, place in found.items():
+                    comparison.found_after_all(identity, place.value)
+
+    def _settle_taken(self) -> None:
+        """A rollback has taken jobs since the first look."""
+        for comparison in self._comparisons.values():
+            for batch in list(self._look.sightings.batches.values()):
+                if batch.source != comparison.source.name or next(batch.unfound, None) is None:
+                    continue
+                taken = taken_bits(self._target, [batch.number])[batch.number]
+                for seq in [seq for seq in batch.unfound if taken & bit(seq)] if taken else ():
+                    batch.put(seq, batch.word(seq) & ~VISITED)
+                    comparison.found_after_all(Identity(batch.number, seq), "returning")
 
     def _unfound(self, comparison: Comparison) -> Iterator[tuple[Identity, Batch]]:
         for batch in list(self._look.sightings.batches.values()):

@@ -14,26 +14,30 @@ from typing import NamedTuple
 
 from migrate import __version__
 from migrate.config import Config
-from migrate.engine import binding
+from migrate.engine import binding, mirroring
 from migrate.engine.comparing import Comparison
 from migrate.engine.meeting import meet
+from migrate.engine.patience import Patience
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
 from migrate.engine.second_look import SecondLook
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
 from migrate.engine.stopping import Stop
-from migrate.errors import Interrupted
+from migrate.errors import Interrupted, Unavailable
 from migrate.qudo import ddl, outbox, reading
 from migrate.qudo.source import Source
-from migrate.resque import owners
+from migrate.resque import history, owners
 from migrate.resque.target import Target
 from migrate.verify.findings import CAP, Findings
 from migrate.verify.look import Look
 from migrate.verify.report import FuncReport, Report, ReportError, SourceReport
+from migrate.verify.throughput import Throughput
 from migrate.verify.words import DIFFERENCES, HANDED_OFF, Jobs, Kind
 
 #: What the reporter calls the first look at Redis.
 _RESQUE = "resque"
+#: Records of the history in a report.
+SHOWN_RECORDS = 50
 
 
 class VerifyOptions(NamedTuple):
@@ -41,32 +45,66 @@ class VerifyOptions(NamedTuple):
 
     expect_idle: bool = False
     show_args: bool = False
+    retry_for: float = 0.0  #: seconds to wait for a server that was there and goes away
 
 
 def verify(config: Config, options: VerifyOptions, stop: Stop, reporter: Reporter) -> Report:
-    """Compare all sources with the target. Raises Interrupted, and what concerns the target as a whole."""
+    """Compare all sources with the target. Raises Interrupted, and what concerns the target as a whole.
+
+    A server that goes away meanwhile is waited for; then all begins anew: half a comparison says nothing.
+    """
     target = Target.open(config.target.url, config.target.namespace)
+    patience = Patience(options.retry_for, stop, reporter.says)
+    met: set[str] = set()  #: sources that have answered: one that never did fails at once
     try:
-        meet(target, 0, stop, reporter)
-        return _Verification(config, options, target, stop, reporter).run()
+        meet(target, options.retry_for, stop, reporter)
+        while True:
+            try:
+                return _Verification(config, options, target, stop, reporter, met).run()
+            except Unavailable as error:
+                patience.failed(error)
+            except _SourceLost as lost:
+                try:
+                    patience.failed(lost.error)
+                except Unavailable:
+                    return lost.report
     finally:
         reporter.close()
         target.close()
 
 
+class _SourceLost(Exception):
+    """A source has gone away; the report lacks it."""
+
+    def __init__(self, error: Unavailable, report: Report) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.report = report
+
+
 class _Verification:
     """One verification of one target."""
 
-    def __init__(self, config: Config, options: VerifyOptions, target: Target, stop: Stop, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        config: Config,
+        options: VerifyOptions,
+        target: Target,
+        stop: Stop,
+        reporter: Reporter,
+        met: set[str],
+    ) -> None:
         self._config = config
         self._options = options
         self._target = target
         self._stop = stop
         self._reporter = reporter
+        self._met = met
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
         self._names = [source.name for source in config.source]
         self._findings = Findings()
+        self._throughput = Throughput()
         self._comparisons: dict[str, Comparison] = {}
 
     def run(self) -> Report:
@@ -91,13 +129,18 @@ class _Verification:
             for comparison in self._comparisons.values():
                 second.missing(comparison)
         sources = [self._source_report(each, look, foreign) for each in works]
-        return self._report(works, sources, look, foreign)
+        report = self._report(works, sources, look, foreign)
+        for work in works:
+            if isinstance(work.tally.error, Unavailable) and work.source.name in self._met:
+                raise _SourceLost(work.tally.error, report)
+        return report
 
     def _check_bindings(self) -> None:
         """Fail before the long look when a source belongs elsewhere; what else is wrong shows where it is met."""
 
         def check(source: Source, _tally: Tally) -> None:
             binding.check(source, self._target)
+            self._met.add(source.name)
 
         for work in side_by_side(self._config.source, check, Reporter()):
             if work.tally.error is not None and work.tally.error.exit_status == 2:
@@ -124,7 +167,9 @@ class _Verification:
                     expected += outbox.counts(connection)[0]
             self._reporter.source_started(source.name, expected)
             own = {batch: held for batch, held in bits.items() if owner_of[batch] == source.name}
-            comparison = Comparison(source, self._config, self._target, look, own, self._findings, self._stop)
+            comparison = Comparison(
+                source, self._config, self._target, look, own, self._findings, self._throughput, self._stop
+            )
             comparison.run(tally, lambda rows: self._reporter.advanced(source.name, rows))
             self._comparisons[source.name] = comparison
 
@@ -160,7 +205,7 @@ class _Verification:
             for word in Jobs.__struct_fields__:
                 total[word] += getattr(source.jobs, word)
         total["foreign"] += foreign[""]
-        total["native"] = look.alike.unaccounted
+        total["native"] = look.alike.unaccounted + look.natives
         processed = owners.processed(self._target)
         if total["consumed"] > (processed or 0):
             self._findings.add(
@@ -169,7 +214,9 @@ class _Verification:
                 f" {processed or 0:,} (stat:processed): either that number was reset, or jobs were lost",
             )
         totals = Jobs.of(total)
-        verdict = "differences" if any(getattr(totals, word) for word in DIFFERENCES) else "ok"
+        mirror = mirroring.of_all(self._config, self._target)
+        differs = any(getattr(totals, word) for word in DIFFERENCES) or any(each.different for each in mirror)
+        verdict = "differences" if differs else "ok"
         statuses = error_statuses(works)
         if verdict != "ok":
             statuses.add(1)
@@ -195,8 +242,11 @@ class _Verification:
             findings=self._findings.listed,
             findings_cap=CAP,
             findings_left_out=self._findings.left_out,
+            throughput=self._throughput.spans(),
+            history=history.newest(self._target, SHOWN_RECORDS),
             errors=[ReportError(each.source, each.error, each.advice) for each in error_lines(works)],
             next=_next_step(totals, verdict, complete=not error_lines(works)),
+            mirror=mirror,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Story(msgspec.Struct, frozen=True):
 
     source: str
     id: int
-    state: str  #: of what is there now: in `job`, else the newest crossing; "unknown" when there is no trace
+    state: str  #: in `job`, else of the newest crossing that isn't over, or of the newest; "unknown": there is no trace
     func: str | None
     reason: str | None  #: why it can't be translated
     in_job: bool
@@ -85,7 +85,8 @@ def where(config: Config, reference: str) -> Story:
         if rows[0].state is RowState.NOT_MOVED and rows[0].row.grabbed_until:
             reason = "a worker's lease on it ran out: free again"
     elif crossings:
-        state, func = crossings[-1].state, crossings[-1].func
+        told = _newest_there(crossings)
+        state, func = told.state, told.func
     else:
         state, func = "unknown", None
     return Story(name, job_id, state, func, reason, bool(rows), crossings)
@@ -109,6 +110,12 @@ def _crossings(source: Source, target: Target, routing: Routing, job_id: int) ->
             Crossing(row.identity.text, decision.func, decision.queue, row.identity in delivered, state, place)
         )
     return result
+
+
+def _newest_there(crossings: Sequence[Crossing]) -> Crossing:
+    """The newest crossing whose job is somewhere, else the newest: two of one second have no order that is known."""
+    there = [crossing for crossing in crossings if crossing.state != "consumed"]
+    return (there or crossings)[-1]
 
 
 def _seen(identity: Identity, delivered: set[Identity], sightings: Mapping[Identity, Sighting]) -> tuple[str, str]:

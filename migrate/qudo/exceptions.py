@@ -63,6 +63,14 @@ def failures(source: Source, func_ids: Collection[int], part: int, parts: int) -
     yield from _marks(source, tables.exception_log, log.exception_time, log.retried, func_ids, part, parts)
 
 
+def of_unknown_funcs(source: Source, names: Collection[int]) -> int:
+    """How many rows that nobody has put back name a func that isn't in `func`."""
+    unknown = log.func_id.not_in(sorted(names))
+    query = select(func.count()).select_from(tables.exception_log).where(unknown, log.retried == 0)
+    with source.reading() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 def waiting_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
     """The marks of all rows in `job`, whoever holds them."""
     yield from _marks(source, tables.job, tables.job.c.enqueue_time, None, func_ids, part, parts)

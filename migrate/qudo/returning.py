@@ -117,6 +117,11 @@ def delayed(connection: Connection, func_ids: Collection[int]) -> list[Crossed]:
     return [_crossed(row) for row in connection.execute(query.order_by(outbox.batch, outbox.seq))]
 
 
+def decisions(connection: Connection) -> list[str]:
+    """The texts of all decisions under which rows have ever moved."""
+    return [str(each) for each in connection.execute(select(tables.decision.c.decision)).scalars()]
+
+
 def count(connection: Connection, func_ids: Collection[int]) -> int:
     """The outbox rows of these funcs."""
     query = select(func.count()).select_from(tables.outbox).where(outbox.func_id.in_(sorted(func_ids)))

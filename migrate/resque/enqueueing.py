@@ -106,17 +106,3 @@ def native_outcome(target: Target, reply: Any, target_id: str) -> None:
             raise wrong_type(target, reply[1], reply[2])
         case _:
             raise ServerError(f"target {target.label}: {reply!r:.200}")
-
-
-def holder_of(target: Target, func: str, key: str) -> str | None:
-    """Who holds a uniqkey in Redis."""
-    with target.commands() as client:
-        held: bytes | None = client.hget(target.keys.unique(func), key)  # type: ignore[assignment]
-    return None if held is None else held.decode()
-
-
-def release(target: Target, func: str, key: str, holder: str) -> None:
-    """Give a uniqkey free that this very job holds."""
-    if holder_of(target, func, key) == holder:
-        with target.commands() as client:
-            client.hdel(target.keys.unique(func), key)

@@ -2,6 +2,8 @@
 
 Lists are read from the tail: workers pop at the head. Pushes meanwhile shift what was read towards the head, so each
 page begins with the last entries of the one before, which tell where to go on: what is met twice would look doubled.
+A rollback takes entries near the tail; then the others shift towards it, and the reader steps back (seen: 42 of 20,000
+queued jobs were never met).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ FIRST_PAGE_ENTRIES = 100
 MOST_PAGE_ENTRIES = 4000
 #: Entries of a page by which the next one finds its beginning.
 ANCHOR_ENTRIES = 8
+#: Entries to step back at first when a page has nothing of the one before, and steps before that is given up.
+STEP_BACK_ENTRIES, MOST_STEPS_BACK = 4000, 50
 
 
 class Page(NamedTuple):
@@ -75,15 +79,19 @@ def _list(target: Target, key: bytes, place: Place, where: str) -> Iterator[Page
 
 def from_tail(target: Target, key: bytes) -> Iterator[list[bytes]]:
     """A list's entries from the tail, each once; in doubt (somebody took entries out of its middle) some twice."""
-    read = 0
+    read = back = steps = 0
     wanted = FIRST_PAGE_ENTRIES
     before: list[bytes] = []
     while True:
         overlap = min(ANCHOR_ENTRIES, len(before))
-        first = read - overlap
+        first = max(0, read - overlap - back)
         with target.commands() as client:
             page: list[bytes] = client.lrange(key, -first - wanted - overlap, -first - 1)  # type: ignore[assignment]
         page.reverse()
+        if first and steps < MOST_STEPS_BACK and page[:overlap] != before[-overlap:] and set(before).isdisjoint(page):
+            back, steps = back * 2 or STEP_BACK_ENTRIES, steps + 1
+            continue
+        back = 0
         yield page[fresh_from(before, page) :]
         if len(page) < wanted + overlap:
             return

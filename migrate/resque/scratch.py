@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from migrate.jobs import ResqueJob
-from migrate.resque import binding
 from migrate.resque.handoff import HandOff
 from migrate.resque.target import Target
 
@@ -22,14 +21,27 @@ class Held(NamedTuple):
     delayed: dict[int, list[bytes]]  #: by second, head first
 
 
+class _Expiring(Target):
+    """A target whose scripts write nothing that stays: every key of theirs goes by itself, from the same instant on."""
+
+    def run(self, script: str, keys: list[bytes], arguments: list[Any]) -> Any:
+        with self.commands() as client, client.pipeline(transaction=True) as pipe:
+            client.register_script(script)(keys=keys, args=arguments, client=pipe)
+            for key in dict.fromkeys(keys):
+                pipe.expire(key, LEFTOVER_SECONDS)
+            return pipe.execute()[0]
+
+
 class Scratch:
     """One rehearsal's namespace beside the target's own. Used by one source's thread."""
 
     def __init__(self, target: Target, source: str) -> None:
-        self._target = target.in_namespace(f"{target.namespace}-rehearsal-{secrets.token_hex(4)}")
+        namespace = f"{target.namespace}-rehearsal-{secrets.token_hex(4)}"
+        self._target = _Expiring(target.client, namespace, target.label)
         self._hand_off = HandOff(self._target, source)
-        self._target_id = binding.claim(self._target)
-        self._expire(self._fixed_keys())
+        self._target_id = secrets.token_hex(8)
+        with self._target.commands() as client:
+            client.set(self._target.keys.target_id, self._target_id, ex=LEFTOVER_SECONDS)
 
     def _fixed_keys(self) -> list[bytes]:
         keys = self._target.keys
@@ -49,7 +61,6 @@ class Scratch:
         ]
         try:
             self._hand_off.push(jobs, target_id=self._target_id, beat=0)
-            self._expire([*used, *self._fixed_keys()])
             with self._target.commands() as client:
                 return Held(
                     {queue: client.lrange(keys.queue(queue), 0, -1) for queue in queues},  # type: ignore[misc]
@@ -57,12 +68,6 @@ class Scratch:
                 )
         finally:
             self._remove([*used, keys.schedule])
-
-    def _expire(self, keys: Sequence[bytes]) -> None:
-        with self._target.commands() as client, client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.expire(key, LEFTOVER_SECONDS)
-            pipe.execute()
 
     def _remove(self, keys: Sequence[bytes]) -> None:
         with self._target.commands() as client:

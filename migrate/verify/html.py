@@ -13,6 +13,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from migrate.verify.plot import plot
 from migrate.verify.report import Report
 from migrate.verify.words import BESIDE, DIFFERENCES, HANDED_OFF, STATES, Jobs, Kind
 
@@ -69,6 +70,14 @@ def render(report: Report) -> str:
         columns={
             source.name: columns([source.jobs, *(func.jobs for func in source.funcs)]) for source in report.sources
         },
+        plots=[
+            (kind, drawn)
+            for kind, drawn in (
+                ("wide", plot(report.throughput, 800, 170)),
+                ("tall", plot(report.throughput, 340, 190)),
+            )
+            if drawn is not None
+        ],
         wrong=[(word, getattr(totals, word)) for word in DIFFERENCES],
         beside=[(word, getattr(totals, word)) for word in BESIDE if word not in DIFFERENCES and getattr(totals, word)],
         kinds=[kind.value for kind in Kind if any(each.kind is kind for each in report.findings)],

@@ -42,6 +42,7 @@ class Look:
         self.alike = Alike()
         self.foreign: Counter[str] = Counter()  #: by source; "" for none of ours
         self.imported: Counter[tuple[str, str]] = Counter()  #: by source and class
+        self.natives = 0  #: entries that say themselves that they were born in Resque
         self.entries = 0
 
     def run(self, pulse: Callable[[int], None]) -> None:
@@ -141,6 +142,9 @@ class Look:
                 self.imported[str(source), str(found.job.get("class"))] += 1
             else:
                 self._note_foreign(entry, found, "a failure of a source that the configuration doesn't have")
+            return
+        if origin is not None and "native" in origin:
+            self.natives += 1
             return
         if origin is not None and ("id" in origin or "outbox" in origin):
             self._note_foreign(entry, found, "it has no valid identity")

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from migrate.resque.history import Record
 from migrate.verify.findings import Finding
+from migrate.verify.mirror import MirrorReport
+from migrate.verify.throughput import Span
 from migrate.verify.words import Jobs
 
 
@@ -57,5 +60,8 @@ class Report(msgspec.Struct, frozen=True):
     findings: list[Finding]
     findings_cap: int  #: so many of each kind are listed
     findings_left_out: int
+    throughput: list[Span]  #: when the outbox's rows moved
+    history: list[Record]  #: the newest commands that changed something, the newest first
     errors: list[ReportError]
     next: str
+    mirror: list[MirrorReport] = []  #: shadow copies, by func

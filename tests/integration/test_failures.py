@@ -504,7 +504,7 @@ def test_without_any_proof_rows_keep_their_mark_and_are_imported_once_all_the_sa
 
 def _findings(report: Report) -> list[tuple[str, int]]:
     """What the report says of failures: the telling words, and how many they concern."""
-    telling = re.compile("not marked as retried|stays in exception_log")
+    telling = re.compile("not marked as retried|stays? in exception_log")
     found = [(telling.search(each["finding"]), each["jobs"]) for each in report.document["findings"]]
     return [(match[0], jobs) for match, jobs in found if match]
 
@@ -576,15 +576,39 @@ def test_a_failure_whose_arg_cannot_be_expressed_stays_and_is_reported(
     assert (imported(resque), marked(database)) == ([good, *bad], [good, *bad])
 
 
-def test_a_run_that_looks_several_times_reports_such_a_failure_once(
+def test_a_run_that_looks_several_times_reads_the_failures_once(
     innodb: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, run: Run
 ) -> None:
     failed(innodb, b"\xff\xfe", func="Batch::Raw")
     enqueue(innodb, MAIL, b"{}")
     innodb.execute("UPDATE job SET grabbed_until = %s", [innodb.now() + 3600])
     write_config([innodb], redis_server)
-    report = run("--in-flight-wait", "1.2", status=1)
-    assert _findings(report) == [("stays in exception_log", 1)]
+    innodb.execute("SET GLOBAL userstat = 1")
+    try:
+        read = []
+        for wait in ("0", "1.2"):
+            innodb.execute("FLUSH TABLE_STATISTICS")
+            report = run("--in-flight-wait", wait, status=1)
+            assert _findings(report) == [("stays in exception_log", 1)]
+            statistics = "information_schema.table_statistics WHERE table_name = 'exception_log'"
+            read.append(innodb.value(f"SELECT SUM(rows_read) FROM {statistics} AND table_schema = DATABASE()"))
+        assert 0 < read[0] == read[1]
+    finally:
+        innodb.execute("SET GLOBAL userstat = 0")
+
+
+@pytest.mark.parametrize("mode", ["final", "all"])
+def test_failures_of_a_func_that_nobody_knows_are_reported(
+    mode: str, innodb: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, run: Run
+) -> None:
+    failed(innodb, b"{}")
+    for retried in (0, 0, 1):
+        failed(innodb, b"{}", func="Worker::Gone", retried=retried)
+    innodb.execute("DELETE FROM func WHERE name = 'Worker::Gone'")
+    write_config([innodb], redis_server, failures={"import": mode})
+    report = run()
+    assert report.counts == {"imported": 1}
+    assert _findings(report) == [("stay in exception_log", 2)]
 
 
 def test_large_failures_cross_whole(

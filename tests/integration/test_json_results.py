@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pytest
+from redis import Redis
 
+from tests.conftest import WriteConfig
 from tests.qudo_app import enqueue, fill
 from tests.schemas import check
 from tests.servers import RedisServer, SQLiteDatabase
@@ -79,6 +81,33 @@ def test_every_step_of_a_migration(sqlite: SQLiteDatabase, redis_server: RedisSe
     for job, state in ((1, "queued"), (later, "delayed"), (bad, "untranslatable"), (held, "in_flight")):
         assert printed("where", f"main:{job}")["state"] == state
     assert printed("where", "main:999", status=1)["state"] == "unknown"
+
+
+def test_what_comes_after_a_run(
+    sqlite: SQLiteDatabase, redis_server: RedisServer, redis: Redis, write_config: WriteConfig, printed: Printed
+) -> None:
+    fill(sqlite, 5, MAIL)
+    enqueue(sqlite, "Worker::Later", b"{}", run_after=1000)
+    write_config([sqlite], redis_server)
+    assert printed("status")["sources"][0]["in_job"] == 6
+    printed("run")
+    printed("pause", "--func", "Worker::X")
+    status = printed("status")
+    assert some(status, "handed_off", "queues", "delayed") == {
+        "handed_off": 6,
+        "queues": {"worker_mail": 5},
+        "delayed": 1,
+    }
+    assert [record["command"] for record in status["history"]] == ["pause", "run"]
+    assert printed("verify", schema="report")["totals"]["queued"] == 5
+    assert printed("rollback", "--dry-run")["sources"][0]["returned"] == 6
+    assert printed("rollback", "--func", "Worker::Later")["sources"][0]["returned"] == 1
+    assert printed("purge", "--dry-run")["sources"][0]["young"] == 5
+    assert printed("purge", "--older-than", "0")["sources"][0]["purged"] == 5
+
+    redis.flushall()
+    assert printed("recover", "--redis-lost", "hold", "--dry-run")["sources"][0]["problem"]
+    assert printed("recover", "--redis-lost", "hand-off", "--yes")["sources"][0]["jobs"] == 0
 
 
 def test_what_ends_early_prints_one_object_too(

@@ -132,14 +132,21 @@ def test_a_stopped_rehearsal_leaves_nothing(
     assert result.json()["rehearsed"] < 50_000
 
 
+@pytest.mark.parametrize(("command", "keys"), [(b"LRANGE", 4), (b"EXPIRE", 1)])
 def test_what_a_killed_rehearsal_leaves_goes_by_itself(
-    innodb: MariaDBDatabase, redis: Redis, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
+    command: bytes,
+    keys: int,
+    innodb: MariaDBDatabase,
+    redis: Redis,
+    redis_server: RedisServer,
+    write_config: WriteConfig,
+    cli: Cli,
 ) -> None:
     fill(innodb, 1000)
     fill(innodb, 10, run_after=1000)
     with Proxy(redis_server) as proxy:
         write_config([innodb], proxy.url(redis_server.url))
-        proxy.hold_request(b"LRANGE")
+        proxy.hold_request(command)
         running = cli.start("rehearse")
         proxy.wait_held()
         running.send(signal.SIGKILL)
@@ -147,5 +154,5 @@ def test_what_a_killed_rehearsal_leaves_goes_by_itself(
 
     left = whole_redis(redis)
 
-    assert len(left) >= 4
+    assert len(left) >= keys
     assert all(key.startswith(b"resque-rehearsal-") and expires for key, (_, expires) in left.items())

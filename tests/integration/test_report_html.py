@@ -117,7 +117,7 @@ def test_the_page_opens_from_disk_says_the_verdict_and_needs_no_network(
     dom = dump(browser, tmp_path, report)
     assert "✗ Differences" in dom
     assert "<strong>1 missing</strong>" in dom
-    assert dom.count("<svg") == 2
+    assert dom.count("<svg") == 4  # the flow and the throughput, each once for phones
     screenshot = tmp_path / "report.png"
     chromium(browser, tmp_path, f"--screenshot={screenshot}", "--window-size=1000,1400", report.as_uri())
     assert colours(screenshot) > 100

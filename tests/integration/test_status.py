@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 
+import pytest
 from redis import Redis
 
+from migrate.config import load
+from migrate.engine import status
 from tests.conftest import WriteConfig
 from tests.qudo_app.enqueueing import enqueue, fill
-from tests.servers import Database, RedisServer
+from tests.servers import Database, MariaDBDatabase, RedisServer
 from tests.servers.command import Cli
 from tests.servers.waiting import wait_until
 
@@ -60,6 +64,34 @@ def test_commands_that_change_something_leave_a_record_without_secrets(
     assert records[0]["counts"] == {"purged": 5}
     assert all(record["user"] and record["host"] and record["version"] for record in records)
     assert innodb.password not in json.dumps(records)
+
+
+def test_a_look_that_would_be_dear_reads_a_few_rows_only(
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    cli: Cli,
+    write_config: WriteConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The count of `job` is a scan: it is taken anew only when the last one was cheap for the time since."""
+    fill(innodb, 12_000)
+    path = write_config({"main": innodb}, redis_server)
+    assert cli("run", "--limit", "6000").status in (0, 1)
+    config = load(path)
+    looking = status.Status(config, config.source)
+    with contextlib.closing(looking), contextlib.closing(innodb.server.root()) as root:
+
+        def rows_read() -> int:
+            return sum(int(str(row[1])) for row in root.rows("SHOW GLOBAL STATUS LIKE 'Handler_read%'"))
+
+        def cost() -> int:
+            before = rows_read()
+            looking.look()
+            return rows_read() - before
+
+        assert cost() > 6000
+        monkeypatch.setattr(status, "COUNT_SHARE", 0.0)
+        assert cost() < 3000  # the catalogue's own tables: no row of job but the oldest, no row of the outbox
 
 
 def test_watching_shows_the_rate_and_ends_well(

@@ -159,7 +159,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     deadline = time.monotonic() + 20
     kills = 0
     for _ in range(6):
-        running = cli.start("run", "--batch-size", str(chance.choice([10, 100, 500])))
+        running = cli.start("run", "--batch-size", str(chance.choice([10, 100, 500])), "--rate", "4000/s")
         enough = resque.length() + chance.choice([0, 1, 100, 1000])
         wait_until(lambda: resque.length() >= enough or not running.running or time.monotonic() > deadline)  # noqa: B023
         time.sleep(chance.random() * 0.1)

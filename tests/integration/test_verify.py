@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 from redis import Redis
 
+from migrate.failpoints import VARIABLE
 from tests.conftest import WriteConfig
 from tests.integration.conftest import SECRET_ARGUMENT, Run
 from tests.integration.snapshots import nothing_written
@@ -19,6 +20,7 @@ from tests.resque_app import Resque, ResqueWorker
 from tests.schemas import check
 from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer
 from tests.servers.command import Cli
+from tests.servers.proxy import Proxy
 from tests.servers.waiting import wait_until
 
 MAIL = "resque:queue:worker_mail"
@@ -413,6 +415,83 @@ def test_purged_jobs_are_counted_and_not_foreign(moved: MariaDBDatabase, redis: 
     assert verify("--expect-idle", status=1).totals["duplicated"] == 1
 
 
+# --- rollbacks --------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_rollback_returned_is_a_job_of_qudo_again_and_not_purged(
+    moved: MariaDBDatabase, redis: Redis, cli: Cli, verify: Verify
+) -> None:
+    moved.execute("DELETE FROM qudo_migrate_outbox WHERE job_id <= 2")  # purged
+    redis.lpop(MAIL, 3)
+    redis.incr("resque:stat:processed", 3)
+    assert cli("rollback").status == 0
+    after = {"not_moved": 7, "consumed": 1, "handed_off": 1, "purged": 2, "returned": 7}
+    assert verify().totals == after
+
+    assert cli("resume").status == 0
+    assert cli("run").status == 0
+    assert verify().totals == {"queued": 7, "consumed": 1, "handed_off": 8, "purged": 2, "returned": 7}
+    assert cli("rollback").status == 0
+    assert verify().totals == after | {"returned": 14}
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ("rollback.claimed", {"returning": 10, "queued": 10, "handed_off": 10}),
+        ("rollback.taken", {"returning": 20}),
+        ("rollback.fenced", {"returning": 20}),
+        ("rollback.inserted", {"returning": 20}),
+        ("rollback.committed", {"returning": 10, "not_moved": 10, "returned": 10}),
+        ("rollback.forgotten", {"not_moved": 20, "returned": 20}),
+        ("rollback.ended", {"not_moved": 20, "returned": 20}),
+    ],
+)
+def test_a_rollback_that_was_killed_leaves_each_job_in_one_state(
+    point: str, expected: dict[str, int], moved: MariaDBDatabase, redis: Redis, cli: Cli, verify: Verify
+) -> None:
+    """Ten jobs in Resque, ten that were never handed off."""
+    fill(moved, 10)
+    cli.env[VARIABLE] = "move.committed=kill"
+    assert cli("run").status == -signal.SIGKILL
+    cli.env[VARIABLE] = f"{point}=kill"
+    assert cli("rollback").status == -signal.SIGKILL
+    del cli.env[VARIABLE]
+    with nothing_written(moved, redis):
+        assert verify("--expect-idle").totals == expected
+    assert cli("rollback").status == 0
+    assert verify("--expect-idle").totals == {"not_moved": 20, "returned": 20}
+
+
+def test_a_job_whose_row_was_purged_under_a_rollback_is_on_its_way_until_it_is_put_back(
+    moved: MariaDBDatabase, cli: Cli, verify: Verify
+) -> None:
+    cli.env[VARIABLE] = "rollback.fenced=kill"
+    assert cli("rollback").status == -signal.SIGKILL
+    del cli.env[VARIABLE]
+    moved.execute("DELETE FROM qudo_migrate_outbox WHERE job_id <= 4")
+    verified = verify("--expect-idle")
+    assert verified.totals == {"returning": 10}
+    assert verified.funcs() == {"(purged)": {"returning": 4}, "Worker::Mail": {"returning": 6}}
+    assert cli("rollback").status == 0
+    assert verify("--expect-idle").totals == {"not_moved": 6, "returned": 6, "purged": 4}
+
+
+def test_a_rollback_that_goes_on_while_verify_reads_makes_no_false_alarm(
+    innodb: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, cli: Cli, verify: Verify
+) -> None:
+    fill(innodb, 20_000, arg=ARG.decode())
+    write_config([innodb], redis_server)
+    assert cli("run").status == 0
+    rollback = cli.start("rollback")
+    looks = [verify("--expect-idle").totals]
+    while rollback.running:
+        looks.append(verify("--expect-idle").totals)
+    assert rollback.wait().status == 0
+    assert any(look.get("returning") or 0 < look.get("returned", 0) < 20_000 for look in looks), looks
+    assert verify("--expect-idle").totals == {"not_moved": 20_000, "returned": 20_000}
+
+
 def test_a_source_that_is_gone_leaves_the_report_incomplete(
     moved: MariaDBDatabase, redis_server: RedisServer, write_config: WriteConfig, cli: Cli
 ) -> None:
@@ -511,6 +590,49 @@ def test_the_terminal_says_it_in_ten_lines(moved: MariaDBDatabase, redis: Redis,
     assert "and 3 more" in result.stdout
     assert len(result.stdout.splitlines()) <= 14
     assert job_rows(moved) == []
+
+
+def test_what_was_done_and_when_jobs_moved_is_in_the_report(
+    moved: MariaDBDatabase, cli: Cli, verify: Verify, redis: Redis
+) -> None:
+    moved.execute("UPDATE qudo_migrate_outbox SET moved_at = moved_at - 600 WHERE job_id <= 4")
+    cli("purge", "--dry-run")
+    cli("pause", "--func", "Worker::Other")
+    document = verify().document
+    assert [(each["command"], each["counts"]) for each in document["history"]] == [
+        ("pause", {}),
+        ("run", {"moved": 10, "handed_off": 10}),
+    ]
+    spans = document["throughput"]
+    assert sum(each["moved"] for each in spans) == 10
+    assert spans[0]["moved"] == 4
+    assert len(spans) <= 60
+    assert spans[-1]["at"] == spans[0]["at"] + spans[0]["seconds"] * (len(spans) - 1)
+
+
+def test_a_server_that_goes_away_is_waited_for_and_all_is_compared_anew(
+    moved: MariaDBDatabase, redis_server: RedisServer, cli: Cli, write_config: WriteConfig
+) -> None:
+    with Proxy(redis_server) as redis, Proxy(moved.server) as mariadb:
+        write_config({"main": mariadb.url(moved.url)}, redis.url(redis_server.url))
+        for proxy, request in ((redis, b"LRANGE"), (mariadb, b"ORDER BY qudo_migrate_outbox.batch")):
+            proxy.hold_request(request)
+            verifying = cli.start("verify", "--expect-idle", "--json", "--retry-for", "60")
+            proxy.wait_held()
+            proxy.refuse()
+            verifying.wait_for("waiting")
+            proxy.heal()
+            result = verifying.wait()
+            assert result.status == 0, result.stderr
+            assert Verified(result.json(), 0).totals == {"queued": 10, "handed_off": 10}
+        mariadb.hold_request(request)
+        verifying = cli.start("verify", "--json", "--retry-for", "0")
+        mariadb.wait_held()
+        mariadb.refuse()
+        result = verifying.wait()
+        assert result.status == 3
+        assert not result.json()["complete"]
+        assert "main" in result.json()["errors"][0]["source"]
 
 
 @pytest.mark.slow

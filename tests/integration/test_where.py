@@ -123,6 +123,33 @@ def test_where_knows_what_a_killed_run_has_left_in_the_outbox(
     assert where(job_id, "queued")["crossings"][0]["outbox"] == story["crossings"][0]["outbox"]
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
+def test_an_id_that_came_back_stands_for_the_job_that_is_still_there(
+    database: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
+    where: Where,
+) -> None:
+    """The outbox knows the second of a crossing; two within one can't be told apart by it."""
+    write_config([database], redis_server)
+    for _ in range(2):
+        database.execute("ALTER TABLE job AUTO_INCREMENT = 1")
+        assert enqueue(database, "Worker::Mail", ARG) == 1
+        run()
+    first, second = resque.jobs()
+    resque.client.lpop("resque:queue:worker_mail")
+    database.execute("UPDATE qudo_migrate_outbox SET moved_at = 1000")
+    for last in (first, second):
+        database.execute("UPDATE qudo_migrate_outbox SET moved_at = 999")
+        batch, seq = str(last.identity).rsplit("-", 1)
+        database.execute(
+            "UPDATE qudo_migrate_outbox SET moved_at = 1000 WHERE batch = %s AND seq = %s", [int(batch, 16), int(seq)]
+        )
+        assert {each["state"] for each in where(1, "queued")["crossings"]} == {"queued", "consumed"}
+
+
 def test_where_reads_well_for_people(
     innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run, cli: Cli
 ) -> None:

@@ -26,8 +26,10 @@ from migrate.verify.entry import told
 from migrate.verify.expected import differs, expected
 from migrate.verify.findings import Finding, Findings
 from migrate.verify.order import Order
+from migrate.verify.plot import plot
 from migrate.verify.report import Report, SourceReport
 from migrate.verify.sightings import LAST_SEQ, PLACE, PLACE_CODES, SEVERAL, VISITED, Sightings
+from migrate.verify.throughput import WIDTHS, Span, Throughput
 from migrate.verify.values import difference
 from migrate.verify.words import BESIDE, STATES, Jobs, Kind
 from tests.schemas import SCHEMAS, check
@@ -103,6 +105,32 @@ def test_a_list_that_is_pushed_and_popped_while_it_is_read_gives_each_entry_once
     still_there = set(entries) & {b"%d" % number for number in range(100)}
     assert still_there <= set(seen)
     assert pages > 2
+
+
+@pytest.mark.parametrize("taken", [1, 5, 19, 30, 60])
+def test_entries_taken_near_the_tail_hide_none(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback takes some before each page; what is left shifts towards the tail."""
+    entries = [b"%d" % number for number in range(500)]
+    gone: set[bytes] = set()
+
+    class Client:
+        def lrange(self, _key: bytes, first: int, last: int) -> list[bytes]:
+            page = entries[max(0, len(entries) + first) : max(0, len(entries) + last + 1)]
+            if len(gone) < 240:
+                gone.update(entries[-taken:])
+                del entries[-taken:]
+            return page
+
+    class Reader:
+        @contextlib.contextmanager
+        def commands(self) -> Iterator[Client]:
+            yield Client()
+
+    for name, value in {"FIRST_PAGE_ENTRIES": 20, "MOST_PAGE_ENTRIES": 20, "STEP_BACK_ENTRIES": 20}.items():
+        monkeypatch.setattr(f"migrate.resque.entries.{name}", value)
+    seen = list(itertools.chain.from_iterable(from_tail(cast("Target", Reader()), b"key")))
+    assert set(entries) <= set(seen)
+    assert len(gone) >= min(240, 21 * taken)
 
 
 def test_entries_alike_are_all_given() -> None:
@@ -272,13 +300,62 @@ def test_numbers_that_a_worker_has_read_and_written_again_are_the_same() -> None
     assert differs(wanted, _payload([{"a": "1", "b": 9007199254740993}]), "worker_mail", numbers_reread=True)
 
 
+# --- throughput -----------------------------------------------------------------------------------------------------
+
+
+def _spans(*moved_at: int) -> list[tuple[int, int, int]]:
+    throughput = Throughput()
+    throughput.add(moved_at)
+    return [(each.at, each.seconds, each.moved) for each in throughput.spans()]
+
+
+def test_throughput_is_in_equal_spans_without_gaps() -> None:
+    assert _spans() == []
+    assert _spans(7, 7, 9) == [(7, 1, 2), (8, 1, 0), (9, 1, 1)]
+    assert _spans(7, 66) == [(7, 1, 1), *((at, 1, 0) for at in range(8, 66)), (66, 1, 1)]
+    assert _spans(7, 67)[0] == (6, 2, 1)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=20), max_size=5))
+def test_throughput_loses_no_job_however_long_it_lasted(parts: list[list[int]]) -> None:
+    throughput = Throughput()
+    for part in parts:
+        throughput.add(part)
+    spans = throughput.spans()
+    assert sum(each.moved for each in spans) == sum(map(len, parts))
+    assert len(spans) <= 60 or spans[0].seconds == WIDTHS[-1]
+    assert all(after.at - before.at == before.seconds for before, after in itertools.pairwise(spans))
+
+
+def test_weeks_of_single_seconds_take_little_memory() -> None:
+    throughput = Throughput()
+    for start in range(0, 500_000, 5000):
+        throughput.add(range(start, start + 5000))
+    assert len(throughput._moved) <= 20_000
+    assert sum(each.moved for each in throughput.spans()) == 500_000
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=60), st.sampled_from(WIDTHS))
+def test_every_column_is_within_the_picture(moved: list[int], seconds: int) -> None:
+    moved[0] += 1
+    drawn = plot([Span(n * seconds, seconds, jobs) for n, jobs in enumerate(moved)], 800, 170)
+    assert drawn is not None
+    for column, jobs in zip(drawn.columns, moved, strict=True):
+        assert drawn.left <= column.x
+        assert column.x + column.width <= drawn.width
+        assert drawn.lines[-1].y - 1 <= column.y
+        assert column.y + column.height <= drawn.bottom + 0.1
+        assert (column.height > 0) == (jobs > 0)
+    assert drawn.lines[0].y > drawn.lines[1].y
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
 def _report(**changes: Any) -> Report:
     report = Report(
         "verify", "1", "ok", True, 0, False, "2026-01-01T00:00:00Z", 1.0, 0, 0.0, "redis://h", "resque", 0, None,
-        [SourceReport("main", Jobs(), [], None)], Jobs(), [], 1000, 0, [], "qudo-migrate run",
+        [SourceReport("main", Jobs(), [], None)], Jobs(), [], 1000, 0, [], [], [], "qudo-migrate run",
     )  # fmt: skip
     return msgspec.structs.replace(report, **changes)
 

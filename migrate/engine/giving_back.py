@@ -1,0 +1,159 @@
+"""The second half of a rollback: what is on its way goes into `job`, behind a fence, and Redis forgets it.
+
+Writes to the source and to our keys in Redis. Knows nothing of what was taken why: it ends what any rollback has begun.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
+from migrate.engine.reporters import Reporter
+from migrate.engine.stopping import Stop
+from migrate.errors import Contention, Interrupted, Refused
+from migrate.failpoints import reach
+from migrate.jobs import Identity
+from migrate.qudo import returning, returning_leased
+from migrate.qudo.returning import GivenBack
+from migrate.qudo.source import Source
+from migrate.resque import durability, taking
+from migrate.resque.taking import Taking
+from migrate.resque.target import Target
+
+#: Tries of a transaction that loses a deadlock or waits too long for a lock, and the seconds between them.
+CONTENTION_TRIES, CONTENTION_PAUSE_SECONDS = 10, 0.2
+#: Seconds until InnoDB has flushed a commit by itself where it doesn't flush each (`innodb_flush_log_at_trx_commit`).
+FLUSH_SECONDS = 2.0
+
+
+def check_stop(stop: Stop, source: Source) -> None:
+    """Raise Interrupted once a stop is requested."""
+    if stop.requested:
+        raise Interrupted(
+            f"source {source.name}: stopped; rollback again: jobs may be on their way", advice="qudo-migrate rollback"
+        )
+
+
+class GivingBack:
+    """Of one source."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        taking_of_one: Taking,
+        stop: Stop,
+        reporter: Reporter,
+        counts: Counter[str],
+        *,
+        force: bool,
+    ) -> None:
+        """`counts`: jobs, by the words of the result; `force`: go on without proof of durability."""
+        self._source = source
+        self._target = target
+        self._taking = taking_of_one
+        self._stop = stop
+        self._reporter = reporter
+        self._force = force
+        self._size = ChunkSize(DEFAULT_CAP)
+        self._counts = counts
+        self.ignored: list[str] = []  #: what --force ignored
+
+    def run(self) -> None:
+        """Put all that is on its way into `job`, behind a fence; then forget it in Redis."""
+        done: list[Identity] = []
+        try:
+            for batch, seqs in returning.by_batch(self._durably_returning()).items():
+                start = 0
+                while start < len(seqs):
+                    check_stop(self._stop, self._source)
+                    part = seqs[start : start + self._size.rows]
+                    start += len(part)
+                    began = time.monotonic()
+                    done += self._chunk(batch, part)
+                    self._size.took(len(part), time.monotonic() - began)
+        finally:
+            self._forget(done)
+        self.drop_notes()
+        reach("rollback.ended")
+
+    def _durably_returning(self) -> set[Identity]:
+        """The jobs on their way, as a crash of Redis would leave them at least."""
+
+        def look(target: Target) -> set[Identity]:
+            return taking.returning(target, self._source.name)
+
+        on_their_way = self._proved(look)
+        reach("rollback.fenced")
+        return on_their_way
+
+    def _chunk(self, batch: int, seqs: Sequence[int]) -> list[Identity]:
+        """Return jobs of one batch; where a uniqkey collides, part by part. Returns those that are in `job`."""
+        given = self._patiently(batch, seqs)
+        done = [Identity(batch, seq) for seq in sorted(given.returned)]
+        self._counts["returned"] += len(done)
+        self._reporter.advanced(self._source.name, len(done))
+        if given.orphans:
+            self._orphans([Identity(batch, seq) for seq in sorted(given.orphans)])
+        if not given.collided:
+            return done
+        left = [seq for seq in seqs if seq not in given.returned and seq not in given.orphans]
+        if len(left) == 1:
+            self._counts["collided"] += 1
+            return done
+        middle = len(left) // 2
+        for half in (left[:middle], left[middle:]):
+            done += self._chunk(batch, half)
+        return done
+
+    def _patiently(self, batch: int, seqs: Sequence[int]) -> GivenBack:
+        give_back = returning.give_back if self._source.facts().transactional else returning_leased.give_back
+        for _ in range(CONTENTION_TRIES - 1):
+            try:
+                return give_back(self._source, batch, seqs)
+            except Contention:
+                if self._stop.wait(CONTENTION_PAUSE_SECONDS):
+                    check_stop(self._stop, self._source)
+        return give_back(self._source, batch, seqs)
+
+    def _orphans(self, orphans: Sequence[Identity]) -> None:
+        """Jobs whose rows a purge deleted while they were taken: Resque gets them back."""
+        put = self._taking.put_back(orphans)
+        self._counts["purged"] += put
+        lost = len(set(orphans) & taking.returning(self._target, self._source.name))
+        self._counts["returning"] += lost
+
+    def _forget(self, done: Sequence[Identity]) -> None:
+        """The jobs are in Qudo: nothing of them is left to do in Redis."""
+        if not done:
+            return
+        facts = self._source.facts()
+        if not self._source.is_sqlite and facts.flush_at_commit != 1:
+            time.sleep(FLUSH_SECONDS)  # a commit that MySQL forgets must find its job still on its way
+        for start in range(0, len(done), taking.CALL_JOBS):
+            self._taking.forget(done[start : start + taking.CALL_JOBS])
+            reach("rollback.forgotten")
+
+    def drop_notes(self) -> None:
+        """Drop notes of jobs that Redis has durably forgotten to be on their way. Raises Refused without proof."""
+        with self._source.reading() as connection:
+            noted = returning.notes(connection)
+
+        def look(target: Target) -> set[Identity]:
+            return taking.returning(target, self._source.name)
+
+        ignored = len(self.ignored)
+        on_their_way = self._proved(look)
+        if noted and len(self.ignored) == ignored:
+            returning.drop_notes(self._source, noted - on_their_way)
+
+    def _proved(self, look: Callable[[Target], set[Identity]]) -> set[Identity]:
+        try:
+            return durability.fence(self._target, look)
+        except Refused as error:
+            if not self._force:
+                raise Refused(error.message, advice=f"{error.advice or 'mend that'}; then rollback again") from error
+            self.ignored.append(error.message)
+            return look(self._target)

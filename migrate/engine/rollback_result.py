@@ -1,0 +1,95 @@
+"""What a rollback was asked for, and what it says at its end. Records and their making; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from migrate.engine.results import ErrorLine
+from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status
+from migrate.engine.stopping import SIGNALLED
+
+
+class RolledBackSource(msgspec.Struct, frozen=True):
+    """One source's part of a rollback; the integers count jobs."""
+
+    name: str
+    returned: int  #: in Qudo again
+    started: int  #: stay: at work, failed, or tried before
+    gone: int  #: stay: found nowhere, so a worker has done them or has just taken them
+    held: int  #: stay: another job in Qudo has their uniqkey
+    purged: int  #: stay: they wait in Resque, but their outbox rows were purged
+    collided: int  #: on their way, in neither side's reach: their uniqkey was taken in `job` meanwhile
+    returning: int  #: on their way for another reason: the next rollback goes on
+    seconds: float
+    error: str | None = None
+
+
+class RollbackResult(msgspec.Struct, frozen=True):
+    """What `rollback` prints with `--json`."""
+
+    command: str
+    dry_run: bool
+    exit_status: int
+    sources: list[RolledBackSource]
+    paused: str  #: the func glob that stays paused
+    ignored: list[str]  #: what --force ignored
+    errors: list[ErrorLine]
+    next: str
+
+
+class RollbackOptions(msgspec.Struct, frozen=True):
+    """What the operator asked for."""
+
+    func_glob: str | None = None
+    dry_run: bool = False
+    force: bool = False
+
+
+def result_of(
+    works: Sequence[SourceWork], options: RollbackOptions, ignored: list[str], *, stopped: bool
+) -> RollbackResult:
+    """The result of all sources."""
+    statuses = error_statuses(works)
+    if stopped:
+        statuses.add(SIGNALLED)
+    sources = [
+        RolledBackSource(
+            name=each.source.name,
+            returned=each.tally.left["returned"],
+            started=each.tally.left["started"],
+            gone=each.tally.left["gone"],
+            held=each.tally.left["held"],
+            purged=each.tally.left["purged"],
+            collided=each.tally.left["collided"],
+            returning=each.tally.left["returning"],
+            seconds=round(each.tally.seconds, 3),
+            error=each.tally.error.message if each.tally.error else None,
+        )
+        for each in works
+    ]
+    unfinished = any(source.collided or source.returning for source in sources)
+    if unfinished or any(source.held for source in sources):
+        statuses.add(1)
+    glob = options.func_glob or "*"
+    status = exit_status(statuses)
+    return RollbackResult(
+        command="rollback",
+        dry_run=options.dry_run,
+        exit_status=status,
+        sources=sources,
+        paused=glob,
+        ignored=ignored,
+        errors=error_lines(works),
+        next=_next_step(options, glob, unfinished=unfinished or stopped or bool(error_statuses(works))),
+    )
+
+
+def _next_step(options: RollbackOptions, glob: str, *, unfinished: bool) -> str:
+    again = "qudo-migrate rollback" + (f" --func '{glob}'" if options.func_glob else "")
+    if options.dry_run:
+        return again
+    if unfinished:
+        return f"{again}    goes on where this one ended"
+    return f"qudo-migrate resume --func '{glob}'    when its jobs may cross again: until then it stays paused"

@@ -1,0 +1,17 @@
+"""What a verification says of shadow copies, as a record. Pure; `engine/mirroring.py` makes it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MirrorReport(msgspec.Struct, frozen=True):
+    """The shadow copies of one func; jobs."""
+
+    func: str
+    copied: int  #: ever
+    missed: int  #: ever: too many at a time, Redis away, or not translatable
+    compared: int  #: copies whose row is still in `job`
+    different: int
+    gone: int  #: copies whose row Qudo has finished
+    differences: list[str]  #: the first of them: source, id, and where; never values
