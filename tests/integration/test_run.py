@@ -358,7 +358,15 @@ def test_no_job_runs_on_both_sides_while_qudo_workers_go_on(
 ) -> None:
     fill(database, 3000, priorities=3)
     write_config([database], redis_server)
-    with QudoWorker([database], ["Worker::Mail"]) as first, QudoWorker([database], ["Worker::Mail"]) as second:
+
+    def work(_job: QudoJob) -> Outcome:
+        time.sleep(0.005)  # on SQLite, workers that never pause keep everybody else from writing
+        return Outcome.COMPLETED
+
+    with (
+        QudoWorker([database], ["Worker::Mail"], work=work) as first,
+        QudoWorker([database], ["Worker::Mail"], work=work) as second,
+    ):
         wait_until(lambda: len(first.ran) + len(second.ran) >= 20, what="Qudo's workers are at work")
         report = run("--in-flight-wait", "30", "--batch-size", "200")
         ran = first.ran_ids + second.ran_ids
