@@ -19,10 +19,10 @@ from sqlalchemy import Connection, LargeBinary, and_, cast, delete, false, func,
 from migrate.errors import Contention
 from migrate.failpoints import reach
 from migrate.qudo import binding, outbox, pending, tables
-from migrate.qudo.moving import Candidate, Moved, chunk_of, copy_rows, unchanged_since_read
+from migrate.qudo.moving import Candidate, Moved, chunk_of, copy_rows
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
 from migrate.qudo.picking import UNCACHED, among, id_lists
-from migrate.qudo.reading import HEADER, job
+from migrate.qudo.reading import header, job
 from migrate.qudo.source import LOCK_WAIT_SECONDS, Source
 from migrate.qudo.tables import MOVE_LEASE
 
@@ -95,11 +95,10 @@ def _claim(source: Source, connection: Connection, by_job_id: Mapping[int, Candi
     claimed: list[int] = []
     changed: list[Candidate] = []
     for part in id_lists(source, sorted(by_job_id)):
-        query = select(*HEADER).where(among(part), job.grabbed_until == MOVE_LEASE).order_by(job.id)
-        for row in connection.execute(query, execution_options=UNCACHED):
-            candidate = by_job_id[int(row[0])]
-            same = unchanged_since_read((*row[:4], candidate.row.grabbed_until, *row[5:]), candidate.row)
-            if same:
+        query = select(job.id, header(source)).where(among(part), job.grabbed_until == MOVE_LEASE).order_by(job.id)
+        for job_id, text in connection.execute(query, execution_options=UNCACHED):
+            candidate = by_job_id[job_id]
+            if text == candidate.row._replace(grabbed_until=MOVE_LEASE).header:
                 claimed.append(candidate.row.id)
             else:
                 changed.append(candidate)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, String, and_, case, cast, func, null, or_, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, and_, case, cast, func, null, or_, select
 from sqlalchemy.types import NullType
 
 from migrate.jobs import Identity, QudoJob
-from migrate.qudo import tables
+from migrate.qudo import packing, tables
+from migrate.qudo.packing import NULL, bytes_as_hex, number
 from migrate.qudo.picking import UNCACHED, among, id_lists
 from migrate.qudo.source import Source
 
@@ -97,8 +98,6 @@ def page_query(source: Source, after: Identity, limit: int) -> Select[Any]:
     return _select(source, limit).where(behind).order_by(outbox.batch, outbox.seq).limit(limit)
 
 
-#: Stands for NULL among the words of a row, and for an arg that does not come along.
-_NULL = "N"
 #: Words before the arg.
 _WORDS = 13
 
@@ -106,7 +105,7 @@ _WORDS = 13
 def _select(source: Source, rows: int) -> Select[Any]:
     """A page of so many rows, each one text: words, a blank, the arg. Large args stay out: a page is bounded in bytes.
 
-    One column, because PyMySQL takes half a verification for thirteen.
+    One column, because PyMySQL took half a verification for thirteen.
     """
     share = max(1024, min(MOST_ARG_BYTES, PAGE_BYTES // rows))
     length = func.length(outbox.arg)
@@ -120,20 +119,16 @@ def _select(source: Source, rows: int) -> Select[Any]:
         outbox.retry_cnt,
         outbox.priority,
         func.coalesce(length, 0),
-        _or_null(outbox.job_id),
-        _or_null(outbox.enqueue_time),
-        case((outbox.uniqkey.is_(None), _NULL), else_=func.hex(outbox.uniqkey)),  # SQLite's hex(NULL) is ""
-        case((length <= share, "A"), else_=_NULL),
+        number(outbox.job_id),
+        number(outbox.enqueue_time),
+        bytes_as_hex(outbox.uniqkey),
+        case((length <= share, "A"), else_=NULL),  # A: the arg comes along
     ]
     if source.is_sqlite:
         # It joins no text with bytes: the page is put together by `_read`.
-        return select(func.printf(" ".join(["%s"] * _WORDS), *words), _arg_within(share))
-    whole = func.concat(func.concat_ws(" ", *words), " ", func.coalesce(_arg_within(share), ""), type_=NullType())
+        return select(packing.words(source, *words), _arg_within(share))
+    whole = func.concat(packing.words(source, *words), " ", func.coalesce(_arg_within(share), ""), type_=NullType())
     return select(whole)
-
-
-def _or_null(column: Any) -> ColumnElement[Any]:
-    return func.coalesce(cast(column, String(20)), _NULL)
 
 
 def _arg_within(share: int) -> ColumnElement[Any]:

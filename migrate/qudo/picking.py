@@ -55,7 +55,7 @@ def by_id(source: Source, ids: Sequence[int], values: Sequence[int], column: str
     return literal_column(f"CAST(ELT({place}, {','.join(map(str, values))}) AS UNSIGNED)")
 
 
-def by_primary_key(query: Select[Any], table: Table) -> Select[Any]:
+def by_primary_key(query: Select[*tuple[Any, ...]], table: Table) -> Select[*tuple[Any, ...]]:
     """The query, made to find rows of `table` by its primary key, whatever the optimizer thinks.
 
     Where a list names nearly all rows of a short table, a scan looks cheaper: it locks, and waits for, rows that nobody

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, and_, case, cast, func, null, or_, select, text
 
 from migrate.jobs import QudoJob
-from migrate.qudo import tables
+from migrate.qudo import packing, tables
 from migrate.qudo.source import Source
 
 job = tables.job.c
@@ -23,19 +23,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 MOST_PAGE_ROWS = 10_000
 FEWEST_PAGE_ROWS = 50
 
-_uniqkey = cast(job.uniqkey, LargeBinary).label("uniqkey")
-arg_length = func.coalesce(func.length(job.arg), 0).label("arg_bytes")
-
-HEADER = (
-    job.id,
-    job.func_id,
-    _uniqkey,
-    job.enqueue_time,
-    job.grabbed_until,
-    job.run_after,
-    job.retry_cnt,
-    job.priority,
-)
+_arg_bytes = func.coalesce(func.length(job.arg), 0)
 
 
 class Position(NamedTuple):
@@ -58,6 +46,16 @@ class Row(NamedTuple):
     priority: int
     arg_bytes: int
     arg: bytes | None
+
+    @property
+    def header(self) -> str:
+        """The text that `header` selects, for this row."""
+        uniqkey = packing.NULL if self.uniqkey is None else self.uniqkey.hex().upper()
+        enqueue_time = packing.NULL if self.enqueue_time is None else self.enqueue_time
+        return (
+            f"{self.id} {self.func_id} {uniqkey} {enqueue_time} {self.grabbed_until} {self.run_after}"
+            f" {self.retry_cnt} {self.priority}"
+        )
 
     @property
     def is_large(self) -> bool:
@@ -99,12 +97,50 @@ def is_free(now: int) -> ColumnElement[bool]:
     return job.grabbed_until <= now
 
 
-def columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ...]:
-    """The columns of a page of `limit` rows: large args stay out, so that a page is bounded in bytes."""
+def header(source: Source, *more: ColumnElement[Any]) -> ColumnElement[Any]:
+    """SQL for all that tells whether a row changed (its arg never does), as one text; `Row.header` is the same."""
+    return packing.words(
+        source,
+        job.id,
+        job.func_id,
+        packing.bytes_as_hex(job.uniqkey),
+        packing.number(job.enqueue_time),
+        job.grabbed_until,
+        job.run_after,
+        job.retry_cnt,
+        job.priority,
+        *more,
+    )
+
+
+def header_with_length(source: Source) -> ColumnElement[Any]:
+    """SQL for a header, and the bytes of the arg."""
+    return header(source, _arg_bytes)
+
+
+def columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The two columns of a page of `limit` rows: large args stay out, so that a page is bounded in bytes."""
     # SQLite stores what it is given: an arg may be TEXT there.
     column: ColumnElement[Any] = cast(job.arg, LargeBinary) if source.is_sqlite else job.arg
     share = max(1024, PAGE_BYTES // limit)
-    return (*HEADER, arg_length, case((func.length(job.arg) <= share, column), else_=null()).label("arg"))
+    return header_with_length(source), case((func.length(job.arg) <= share, column), else_=null()).label("arg")
+
+
+def row_of(text: str, arg: bytes | None) -> Row:
+    """The row of a header with its length, and of what came along as arg."""
+    job_id, func_id, uniqkey, enqueue_time, grabbed_until, run_after, retry_cnt, priority, arg_bytes = text.split(" ")
+    return Row(
+        int(job_id),
+        int(func_id),
+        None if uniqkey == packing.NULL else bytes.fromhex(uniqkey),
+        None if enqueue_time == packing.NULL else int(enqueue_time),
+        int(grabbed_until),
+        int(run_after),
+        int(retry_cnt),
+        int(priority),
+        int(arg_bytes),
+        arg,
+    )
 
 
 def highest_priority(connection: Connection, below: int | None) -> int | None:
@@ -121,7 +157,7 @@ def free_rows(
 ) -> list[Row]:
     """The next free rows of one priority behind `position`, by id; at most `limit` rows."""
     query = free_rows_query(source, position, selection, now, limit)
-    return [Row._make(row) for row in connection.execute(query)]
+    return [row_of(*row) for row in connection.execute(query)]
 
 
 def free_rows_query(source: Source, position: Position, selection: Selection, now: int, limit: int) -> Select[Any]:
@@ -164,7 +200,7 @@ def remaining_rows(source: Source, connection: Connection, after_id: int, limit:
     query = select(*columns(source, limit)).where(job.id > after_id).order_by(job.id).limit(limit)
     if locking:
         query = query.with_for_update(read=True)
-    return [Row._make(row) for row in connection.execute(query)]
+    return [row_of(*row) for row in connection.execute(query)]
 
 
 def row_estimate(source: Source, connection: Connection) -> int:
@@ -190,7 +226,7 @@ def samples(source: Source, connection: Connection, func_id: int, limit: int) ->
     found: dict[int, Row] = {}
     for order in (job.id.asc(), job.id.desc()):
         query = select(*columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
-        found.update((row.id, Row._make(row)) for row in connection.execute(query))
+        found.update((row.id, row) for row in (row_of(*each) for each in connection.execute(query)))
     return [found[key] for key in sorted(found)]
 
 

@@ -44,6 +44,9 @@ LAST_LOOK_WAIT_SECONDS = 1
 #: would keep them for MySQL's eight hours. A process that slept longer finds its connection lost, and begins anew.
 IDLE_SECONDS = 120
 
+#: Bytes that joined rows may have (the server's default is 1,024); beyond `max_allowed_packet` they are cut short.
+AGGREGATE_BYTES = 4 * 1024 * 1024
+
 #: The MySQL client's number for a connection that was there and is lost (CR_SERVER_LOST).
 _LOST = 2013
 
@@ -136,7 +139,8 @@ class Source:
             cursor.execute(
                 f"SET SESSION sql_mode = '{_SQL_MODE}', SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
                 f" SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS * 6},"
-                f" SESSION wait_timeout = LEAST(@@wait_timeout, {IDLE_SECONDS})"
+                f" SESSION wait_timeout = LEAST(@@wait_timeout, {IDLE_SECONDS}),"
+                f" SESSION group_concat_max_len = {AGGREGATE_BYTES}"
             )
             cursor.execute("SELECT @@log_bin, @@binlog_format")
             log_bin, binlog_format = cursor.fetchone()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, func, select
 
 from migrate.qudo.picking import UNCACHED, among, id_lists
-from migrate.qudo.reading import HEADER, Row, arg_length, columns, job
+from migrate.qudo.reading import Row, columns, header_with_length, job, row_of
 from migrate.qudo.source import Source
 
 #: Rows of which one statement of a sweep reads the headers.
@@ -81,7 +81,7 @@ class NewRows:
         if not found:
             return []
         self.now = int(found[-1][0])
-        rows = [Row._make(row[1:]) for row in found]
+        rows = [row_of(*row[1:]) for row in found]
         self._after = self.highest = rows[-1].id
         return in_qudos_order(rows)
 
@@ -108,7 +108,7 @@ class RowsById:
                 found = connection.execute(query, execution_options=UNCACHED).all()
             if found:
                 self.now = int(found[0][0])
-                return in_qudos_order([Row._make(row[1:]) for row in found])
+                return in_qudos_order([row_of(*row[1:]) for row in found])
         return []
 
 
@@ -124,13 +124,13 @@ def sweep_page(source: Source, after: int, kept: Collection[int]) -> SweptPage:
     """The headers of the next rows behind an id, whoever holds them, but for those of `kept` funcs."""
     with source.reading() as connection:
         now = source.now(connection)
-        rows = connection.execute(sweep_query(after, kept)).all()
-    return SweptPage([Row._make((*row, None)) for row in rows], now, len(rows) < SWEEP_ROWS)
+        rows = connection.execute(sweep_query(source, after, kept)).scalars().all()
+    return SweptPage([row_of(text, None) for text in rows], now, len(rows) < SWEEP_ROWS)
 
 
-def sweep_query(after: int, kept: Collection[int]) -> Select[Any]:
+def sweep_query(source: Source, after: int, kept: Collection[int]) -> Select[Any]:
     """A range of the primary key."""
-    query = select(*HEADER, arg_length).where(job.id > after).order_by(job.id).limit(SWEEP_ROWS)
+    query = select(header_with_length(source)).where(job.id > after).order_by(job.id).limit(SWEEP_ROWS)
     return query.where(job.func_id.not_in(sorted(kept))) if kept else query
 
 

@@ -244,6 +244,22 @@ def test_a_row_that_changed_since_it_was_read_stays_and_the_others_move(
     assert records(migrator.source) == [Chunk(chunk[0].job.identity.batch, 0, 3, 3, ChunkState.READY)]
 
 
+@pytest.mark.parametrize("limit", [4, 30, 50, 99, 100, 101, 250])
+def test_a_server_that_cuts_joined_rows_short_is_asked_for_fewer(
+    innodb: MariaDBDatabase, target: Target, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers take about 33 bytes here; a limit of less than one row's lets nothing move, and nothing is lost."""
+    monkeypatch.setattr("migrate.qudo.source.AGGREGATE_BYTES", limit)
+    with contextlib.closing(Migrator(innodb.url, target)) as migrator:
+        fill(innodb, 9)
+        chunk = read_chunk(migrator)
+        CHANGES["priority"](innodb, 5)
+        moved = migrator.move(chunk)
+    whole = max(len(each.candidate.row.header) + 2 for each in chunk)
+    assert moved.seqs == ({0, 1, 2, 3, 5, 6, 7, 8} if limit >= whole else frozenset())
+    assert len(job_ids(innodb)) == 9 - len(moved.seqs)
+
+
 @pytest.mark.parametrize("where", ["first", "last"])
 def test_the_record_begins_and_ends_with_what_has_moved(database: Database, migrator: Migrator, where: str) -> None:
     fill(database, 4)

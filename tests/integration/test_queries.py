@@ -41,7 +41,7 @@ def compiled(statement: object) -> str:
 
 def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> None:
     ids = list(range(1, FEW + 1))
-    query = moving.locking_query(ids)
+    query = moving.locking_query(filled, ids)
     with filled.reading() as connection:
         key, rows = rows_examined(connection, compiled(query))
     assert key == "PRIMARY"
