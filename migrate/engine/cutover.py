@@ -20,7 +20,7 @@ from migrate.engine.preconditions import Preconditions
 from migrate.engine.recording import operator, record
 from migrate.engine.results import ErrorLine
 from migrate.engine.routing import Routing
-from migrate.errors import MigrateError, Refused, UsageError
+from migrate.errors import MigrateError, Refused, ServerError, UsageError
 from migrate.qudo import step_notes
 from migrate.qudo.source import Source
 from migrate.qudo.step_notes import StoredStep
@@ -138,11 +138,16 @@ class _Cutover:
                 routing.refresh()
                 names |= set(routing.names.values())
             except MigrateError as error:
-                self._errors.append(ErrorLine(source.name, error.message, error.advice))
+                self._notice(source, error)
         glob = self._options.func_glob
         if not any(letter in glob for letter in "*?["):
             names.add(glob)
         return sorted(name for name in names if name and fnmatch.fnmatchcase(name, glob))
+
+    def _notice(self, source: Source, error: MigrateError) -> None:
+        """A source that is away, named once."""
+        if source.name not in {known.source for known in self._errors}:
+            self._errors.append(ErrorLine(source.name, error.message, error.advice))
 
     def _wanted(self, func: str, note: StepNote | None) -> tuple[Step, int]:
         """The step that a func shall take, and its percentage. Raises Refused at either end."""
@@ -172,9 +177,14 @@ class _Cutover:
 
     def _act(self, wanted: Mapping[str, tuple[Step, int]], known: Steps) -> Steps:
         """Take the steps; returns what holds then."""
-        if any(step is not Step.QUDO for step, _ in wanted.values()):
-            for source in self._sources:
+        for source in self._sources:
+            try:
                 binding.bind(source, self._target)
+            except MigrateError as error:
+                # The way back to Qudo's own rows must not hang on every source.
+                if any(step is not Step.QUDO for step, _ in wanted.values()):
+                    raise
+                self._notice(source, error)
         # Keys first: before and after a job may be born in Resque, every process must look on both sides.
         crossing = [func for func, (step, _) in wanted.items() if _crosses(known.notes.get(func), step)]
         first = {
@@ -219,11 +229,11 @@ class _Cutover:
             try:
                 step_notes.write(source, stored)
             except MigrateError as error:
-                self._errors.append(ErrorLine(source.name, error.message, error.advice))
+                self._notice(source, error)
         return steps.read(self._target)
 
     def _result(self, known: Steps, funcs: Sequence[str]) -> CutoverResult:
-        status = 1 if self._blocked else 0
+        status = 1 if self._blocked else ServerError.exit_status if self._errors else 0
         return CutoverResult(
             command="cutover",
             action=self._options.action,

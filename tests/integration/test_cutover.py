@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from migrate.resque import mirror
 from migrate.resque.steps import Step
 from tests.conftest import WriteConfig
-from tests.integration.dualwriting import FUNC, configured, enqueuer
+from tests.integration.dualwriting import FUNC, configured, enqueuer, put_step
 from tests.resque_app import Resque
 from tests.servers import MariaDBDatabase, RedisServer, SQLiteDatabase, wait_until
 from tests.servers.command import Cli
@@ -80,6 +81,7 @@ def test_a_func_goes_all_the_way_and_back(
         assert step_of(moved(cli, "show")) == (None, 100)
         result = moved(cli, "advance", "--func", FUNC)
         assert (step_of(result), result["changed"], result["not_followed"]) == (("qudo", 100), [FUNC], [])
+        assert result["errors"] == []
         blocked = moved(cli, "set", "switched", "--func", FUNC, status=1)
         assert "no job of it was ever mirrored" in blocked["blocked"][0]["reason"]
         assert step_of(moved(cli, "advance", "--func", "Worker::*")) == ("mirror", 100)
@@ -101,6 +103,22 @@ def test_a_func_goes_all_the_way_and_back(
     history = cli("status", "--json").json()["history"]
     assert history[0]["command"] == "cutover"
     assert "Steps" in cli("cutover", "show").stdout
+
+
+def test_a_source_that_is_away_stands_in_the_way_of_every_step_but_the_first(
+    sqlite: SQLiteDatabase, innodb: MariaDBDatabase, redis_server: RedisServer, cli: Cli, write_config: WriteConfig
+) -> None:
+    write_config({"main": innodb, "away": sqlite}, redis_server)
+    moved(cli, "set", "mirror", "--func", FUNC, "--force")
+    sqlite.path.rename(sqlite.path.with_suffix(".gone"))
+    for arguments in (["show"], ["back", "--func", FUNC]):
+        result = moved(cli, *arguments, status=3)
+        (error,) = result["errors"]
+        assert error["source"] == "away"
+        assert "no such file" in error["error"]
+    assert step_of(result) == ("qudo", 100)
+    assert "source away" in moved(cli, "set", "mirror", "--func", FUNC, "--force", status=2)["error"]
+    assert step_of(moved(cli, "show", status=3)) == ("qudo", 100)
 
 
 def test_a_process_that_has_not_followed_is_named_and_one_that_died_is_not(
@@ -126,8 +144,6 @@ def test_a_process_that_has_not_followed_is_named_and_one_that_died_is_not(
 def test_a_process_that_was_stopped_reads_the_step_before_it_writes(
     sqlite: SQLiteDatabase, redis_server: RedisServer, resque: Resque
 ) -> None:
-    from tests.integration.dualwriting import put_step
-
     with enqueuer(configured({"main": sqlite}, redis_server)) as jobs:
         assert jobs.enqueue(FUNC, []).step is Step.QUDO
         jobs._watch._end.set()  # its thread ends, as if it didn't get to run
@@ -168,18 +184,15 @@ def test_shadow_copies_are_compared_and_a_difference_stands_in_the_way(
     innodb.execute(f"DELETE FROM job WHERE id = {ids[1]}")
     report = cli("verify", "--json")
     assert report.status == 1
-    (mirror,) = report.json()["mirror"]
-    assert (mirror["compared"], mirror["different"], mirror["gone"]) == (19, 1, 1)
-    assert mirror["differences"] == [f"main:{ids[0]}: args[0].n: string became integer"]
+    (found,) = report.json()["mirror"]
+    assert (found["compared"], found["different"], found["gone"]) == (19, 1, 1)
+    assert found["differences"] == [f"main:{ids[0]}: args[0].n: string became integer"]
     assert "mirror differs" in moved(cli, "advance", "--func", FUNC, status=1)["blocked"][0]["reason"]
 
 
 def test_shadows_are_bounded_and_never_slow_an_enqueue(
     sqlite: SQLiteDatabase, redis_server: RedisServer, resque: Resque, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from migrate.resque import mirror
-    from tests.integration.dualwriting import put_step
-
     monkeypatch.setattr(mirror, "KEPT_SHADOWS", 10)
     put_step(redis_server, Step.MIRROR)
     with enqueuer(configured({"main": sqlite}, redis_server, {"func": FUNC, "serializer": "raw"})) as jobs:
