@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migrate.dualwrite.async_enqueuer import AsyncEnqueuer as AsyncEnqueuer
     from migrate.dualwrite.enqueuer import Enqueuer as Enqueuer
     from migrate.dualwrite.receipt import Receipt as Receipt
     from migrate.errors import DuplicateJob as DuplicateJob
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 #: What apps import from here, and where it is: loaded when it is first asked for.
 _PUBLIC = {
     "Abort": "migrate.worker.running",
+    "AsyncEnqueuer": "migrate.dualwrite.async_enqueuer",
     "DuplicateJob": "migrate.errors",
     "Enqueuer": "migrate.dualwrite.enqueuer",
     "Receipt": "migrate.dualwrite.receipt",

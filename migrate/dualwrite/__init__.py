@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from migrate.dualwrite.async_enqueuer import AsyncEnqueuer
 from migrate.dualwrite.enqueuer import Enqueuer
 from migrate.dualwrite.receipt import Receipt
 from migrate.errors import DuplicateJob
 from migrate.resque.steps import Step
 
-__all__ = ["DuplicateJob", "Enqueuer", "Receipt", "Step"]
+__all__ = ["AsyncEnqueuer", "DuplicateJob", "Enqueuer", "Receipt", "Step"]

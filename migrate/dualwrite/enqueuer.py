@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import weakref
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,11 +18,11 @@ from migrate.dualwrite import unique
 from migrate.dualwrite.background import Background
 from migrate.dualwrite.handing import Handing
 from migrate.dualwrite.planning import Planned, chosen_side, plan
-from migrate.dualwrite.receipt import Receipt
+from migrate.dualwrite.receipt import Receipt, request
 from migrate.dualwrite.source_side import SourceSide
 from migrate.dualwrite.transactions import Transactions
 from migrate.dualwrite.watch import Watch
-from migrate.errors import MigrateError, TargetMismatch, UsageError
+from migrate.errors import Contention, MigrateError, TargetMismatch, UsageError
 from migrate.qudo import step_notes
 from migrate.qudo.source import Source
 from migrate.qudo.step_notes import StoredStep
@@ -86,10 +87,41 @@ class Enqueuer:
             if session is not None and connection is not None:
                 raise UsageError(f"enqueue {func}: give session or connection, not both")
             joined = self._transactions.join(session if session is not None else connection, func, source)
-            planned = plan(joined.side, known, func, arg, uniqkey, priority, run_after)
+            try:
+                if joined.side.source.is_sqlite:
+                    self.prepare(func, joined.side.source.name, priority=priority)
+                planned = plan(joined.side, known, func, arg, uniqkey, priority, run_after)
+            except Contention as error:
+                if not joined.side.source.is_sqlite:
+                    raise
+                raise Contention(
+                    f"enqueue {func}: the row of the func can't be written beside an open transaction of SQLite",
+                    advice="call prepare(func) once, when the app starts",
+                ) from error
             return self._transactions.enqueue(joined, planned, self._handing)
         side = chosen_side(self._sides, func, uniqkey, source)
         return self._write(plan(side, known, func, arg, uniqkey, priority, run_after))
+
+    def joined_source(self, given: Session | Connection, func: str, source: str | None) -> str:
+        """The source whose transaction this is. Raises UsageError as `enqueue` does."""
+        return self._transactions.join(given, func, source).side.source.name
+
+    def prepare(self, func: str | None = None, source: str | None = None, *, priority: int = 0) -> None:
+        """Ask servers now for what an enqueue in a transaction needs to know, so that it need not wait for them.
+
+        For event loops, and for SQLite, where nothing else can be written beside an open transaction. Writes the row
+        of the func and its decision where they lack; nothing of a job. Raises what reading the source raises.
+        """
+        known = self._watch.now()
+        self._transactions.prepare()
+        if func is None:
+            return
+        request(func, None, priority, 0, int(time.time()))
+        side = chosen_side(self._sides, func, None, source)
+        note = known.steps.notes.get(func)
+        side.func_id(func)
+        if note is not None and note.step is Step.SWITCHED:
+            side.prepare(func, priority)
 
     def _write(self, planned: Planned) -> Receipt:
         if planned.step is Step.RESQUE:

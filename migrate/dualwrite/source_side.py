@@ -193,6 +193,16 @@ class SourceSide:
                 outbox.record_decisions(connection, {decision.id: decision.text})
         self._recorded.add(decision.id)
 
+    def prepare(self, func: str, priority: int) -> None:
+        """What a row of the outbox needs to stand in the source before it: binding and decision."""
+        self.binding()
+        serializer = self._config.route_for(func).serializer
+        if serializer is Serializer.AUTO:
+            serializer = self.routing.detection(self.func_id(func)).serializer
+        ways = (Serializer.JSON, Serializer.RAW) if serializer is Serializer.AUTO else (serializer,)  # by the value
+        for way in ways:
+            self.record_decision(self._decide(func, priority, way))
+
     # --- the target that this source belongs to ---
 
     def binding(self) -> Binding:

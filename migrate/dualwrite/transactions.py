@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, event, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 
 from migrate.dualwrite import unique
 from migrate.dualwrite.background import Background, Committed
@@ -41,8 +42,13 @@ class Joined(NamedTuple):
 class _Waiting(NamedTuple):
     """What one connection's transaction has written."""
 
-    rows: list[Committed]
-    shadows: list[tuple[Planned, int]]
+    rows: list[tuple[int, Committed]]  #: each with the number of the savepoint in which it was written
+    shadows: list[tuple[int, Planned, int]]
+
+    def cut(self, savepoint: int = 0) -> None:
+        """Forget what was written since that savepoint: numbers only grow."""
+        self.rows[:] = [each for each in self.rows if each[0] < savepoint]
+        self.shadows[:] = [each for each in self.shadows if each[0] < savepoint]
 
 
 class Transactions:
@@ -61,6 +67,7 @@ class Transactions:
     ) -> Joined:
         """The caller's connection. Raises UsageError where a job can't be part of its transaction."""
         connection = given if isinstance(given, Connection) else _of_session(given, func)
+        _refuse_autocommit(connection, func)
         side = self._side_of.get(connection.engine)
         if side is None:
             side = self._side_of[connection.engine] = self._identify(connection, func)
@@ -68,16 +75,23 @@ class Transactions:
             raise UsageError(f"enqueue {func}: the transaction is one of source {side.source.name}, not of {source}")
         return Joined(side, connection)
 
-    def _identify(self, connection: Connection, func: str) -> SourceSide:
+    def prepare(self) -> None:
+        """Read the sources' ids, once."""
         if not self._source_ids:
             self._source_ids = {side.source_id(): side for side in self._sides.values()}
+
+    def _identify(self, connection: Connection, func: str) -> SourceSide:
+        self.prepare()
         query = select(tables.meta.c.value).where(tables.meta.c.name == "source")
-        try:
-            with connection.begin_nested():
-                found = connection.execute(query).scalar_one_or_none()
-        except DBAPIError:  # no such table, most likely
-            found = None
-        side = self._source_ids.get(str(found))
+        if connection.dialect.name == "sqlite":
+            side = self._side_of_file(connection)
+        else:
+            try:
+                with connection.begin_nested():
+                    found = connection.execute(query).scalar_one_or_none()
+            except DBAPIError:  # no such table, most likely
+                found = None
+            side = self._source_ids.get(str(found))
         if side is None:
             raise UsageError(
                 f"enqueue {func}: the transaction's database is none of the sources ({', '.join(self._sides)})",
@@ -91,6 +105,15 @@ class Transactions:
             )
         return side
 
+    def _side_of_file(self, connection: Connection) -> SourceSide | None:
+        """By the file: reading a table would lock it until the commit, and keep our own connections from writing."""
+        for row in connection.exec_driver_sql("PRAGMA database_list").all():
+            for side in self._sides.values():
+                file = side.source.url.database if side.source.is_sqlite else None
+                if row[1] == "main" and row[2] and file and Path(file).exists() and Path(file).samefile(row[2]):
+                    return side
+        return None
+
     def enqueue(self, joined: Joined, planned: Planned, handing: Handing) -> Receipt:
         """Write the row in the caller's transaction. Raises as `Enqueuer.enqueue`."""
         if planned.step is Step.RESQUE:
@@ -99,19 +122,20 @@ class Transactions:
                 advice="enqueue after the commit; or stay on step switched, where the job commits with its transaction",
             )
         side, name = joined.side, joined.side.source.name
+        _begin_sqlite(joined.connection)
         statements = self._statements_for(joined)
         try:
             if planned.step is Step.SWITCHED:
                 crossing = planned.crossing
                 assert crossing is not None  # noqa: S101
                 self._insert_outbox(joined, planned, statements, handing)
-                self._waits(joined.connection).rows.append(Committed(side, crossing))
+                self._waits(joined.connection).rows.append((_savepoint(joined.connection), Committed(side, crossing)))
                 return Receipt(name, Step.SWITCHED, outbox=crossing.job.identity.text)
             job_id = self._insert_job(joined, planned, statements, handing)
         except DBAPIError as error:
             raise translated(name, error.orig) from error
         if planned.step is Step.MIRROR:
-            self._waits(joined.connection).shadows.append((planned, job_id))
+            self._waits(joined.connection).shadows.append((_savepoint(joined.connection), planned, job_id))
         return Receipt(name, planned.step, job_id=job_id)
 
     def _insert_outbox(self, joined: Joined, planned: Planned, statements: Statements, handing: Handing) -> None:
@@ -192,27 +216,71 @@ class Transactions:
                 event.listen(connection, name, self._committing)
             for name in ("rollback", "rollback_twophase"):
                 event.listen(connection, name, self._rolled_back)
+            event.listen(connection, "rollback_savepoint", self._rolled_back_to)
         return waiting
 
     def _committing(self, connection: Connection, *_: Any) -> None:
         waiting = self._waiting.get(connection)
         if waiting is not None:
             rows, shadows = list(waiting.rows), list(waiting.shadows)
-            waiting.rows.clear()
-            waiting.shadows.clear()
-            self._background.committing(rows)
-            for planned, job_id in shadows:
-                self._background.shadow(planned, job_id)
+            waiting.cut()
+            self._background.committing([row[1] for row in rows])
+            for each in shadows:
+                self._background.shadow(each[1], each[2])
 
     def _rolled_back(self, connection: Connection, *_: Any) -> None:
         waiting = self._waiting.get(connection)
         if waiting is not None:
-            waiting.rows.clear()
-            waiting.shadows.clear()
+            waiting.cut()
+
+    def _rolled_back_to(self, connection: Connection, name: str, *_: Any) -> None:
+        waiting = self._waiting.get(connection)
+        if waiting is not None:
+            waiting.cut(_number(name))
+
+
+def _savepoint(connection: Connection) -> int:
+    """The innermost savepoint. SQLAlchemy's `savepoint` event would tell, but comes before it has a name."""
+    nested: Any = connection.get_nested_transaction()
+    return _number(getattr(nested, "_savepoint", None))
+
+
+def _number(name: str | None) -> int:
+    """Of sa_savepoint_3: 3."""
+    digits = (name or "").rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _refuse_autocommit(connection: Connection, func: str) -> None:
+    """Raise UsageError where each statement commits by itself: a rollback would leave the job."""
+    default = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    if connection.get_execution_options().get("isolation_level", default) == "AUTOCOMMIT":
+        raise UsageError(
+            f"enqueue {func}: the connection commits each statement (AUTOCOMMIT)",
+            advice="give a connection that is in a transaction, or none",
+        )
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin what the driver has not begun yet.
+
+    Python's sqlite3 begins with the first INSERT only; a savepoint before it is the transaction itself, and its
+    release a commit that the caller did not ask for.
+    """
+    if connection.dialect.name == "sqlite" and not getattr(
+        connection.connection.driver_connection, "in_transaction", True
+    ):
+        connection.exec_driver_sql("BEGIN")
 
 
 def _of_session(session: Any, func: str) -> Connection:
-    connection = session.connection() if hasattr(session, "connection") else None
+    try:
+        connection = session.connection() if hasattr(session, "connection") else None
+    except UnboundExecutionError as error:
+        raise UsageError(
+            f"enqueue {func}: the session has several databases, and none of them by default",
+            advice='name one: connection=session.connection(bind_arguments={"mapper": Order})',
+        ) from error
     if not isinstance(connection, Connection):
         raise UsageError(
             f"enqueue {func}: session must be a SQLAlchemy Session, connection a SQLAlchemy Connection",

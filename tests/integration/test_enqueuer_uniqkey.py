@@ -1,0 +1,128 @@
+"""uniqkey on each step: refused while the first job is pending, accepted once it is over, by workers unaware."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from migrate import DuplicateJob, Enqueuer
+from migrate.resque.steps import KeyGuard, Step
+from tests.conftest import WriteConfig
+from tests.integration.dualwriting import FUNC, QUEUE, configured, put_step, queued
+from tests.resque_app import Resque
+from tests.servers import Database, MariaDBDatabase, RedisServer
+
+
+@pytest.fixture
+def resque(redis: Redis) -> Resque:
+    return Resque(redis)
+
+
+def bind(database: MariaDBDatabase, server: RedisServer) -> None:
+    """Make the two belong together, as an operator has long before step resque."""
+    put_step(server, Step.SWITCHED, func="Worker::Binds")
+    with Enqueuer(configured({"main": database}, server)) as jobs:
+        jobs.enqueue("Worker::Binds", {})
+
+
+def refused(jobs: Enqueuer, key: str = "k") -> bool:
+    try:
+        jobs.enqueue(FUNC, {"n": 2}, uniqkey=key)
+    except DuplicateJob:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("step", [Step.QUDO, Step.MIRROR])
+def test_in_qudo_a_key_is_free_once_a_worker_has_deleted_its_row(
+    step: Step, database: Database, redis_server: RedisServer, resque: Resque
+) -> None:
+    put_step(redis_server, step)
+    with Enqueuer(configured({"main": database}, redis_server)) as jobs:
+        jobs.enqueue(FUNC, {"n": 1}, uniqkey="k")
+        assert refused(jobs)
+        database.execute("UPDATE job SET grabbed_until = 2000000000")
+        assert refused(jobs)
+        database.execute("DELETE FROM job")
+        assert not refused(jobs)
+        assert refused(jobs)
+
+
+@pytest.mark.parametrize(("step", "guard"), [(Step.SWITCHED, KeyGuard.QUDO), (Step.RESQUE, KeyGuard.REDIS)])
+def test_in_resque_a_key_is_free_once_an_unaware_worker_is_done(
+    step: Step, guard: KeyGuard, innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque
+) -> None:
+    bind(innodb, redis_server)
+    put_step(redis_server, step, guard=guard)
+    queue, worker = resque.key(f"queue:{QUEUE}"), resque.key(f"worker:host:1:{QUEUE}")
+    with Enqueuer(configured({"main": innodb}, redis_server)) as jobs:
+        jobs.enqueue(FUNC, {"n": 1}, uniqkey="k")
+        assert refused(jobs)
+        payload = json.loads(resque.client.lpop(queue))  # type: ignore[arg-type]
+        resque.client.sadd(resque.key("workers"), f"host:1:{QUEUE}")
+        resque.client.set(worker, json.dumps({"queue": QUEUE, "run_at": "now", "payload": payload}))
+        assert refused(jobs)  # being worked on
+        resque.client.delete(worker)
+        assert not refused(jobs)
+        assert refused(jobs)
+        resque.client.delete(queue)
+        jobs.enqueue(FUNC, {"n": 3}, uniqkey="k", run_after=600)
+        assert refused(jobs)  # delayed
+        assert not refused(jobs, "other")
+
+
+RACING = """
+import sys
+from migrate import DuplicateJob, Enqueuer
+with Enqueuer.from_config(sys.argv[1]) as jobs:
+    jobs.enqueue("Worker::Mail", {"n": 0})
+    print("ready", flush=True)
+    sys.stdin.readline()
+    won = 0
+    for number in range(60):
+        try:
+            jobs.enqueue("Worker::Mail", {"n": number}, uniqkey=f"race-{number}")
+            won += 1
+        except DuplicateJob:
+            pass
+    print(won)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "guard"), [(Step.QUDO, KeyGuard.QUDO), (Step.SWITCHED, KeyGuard.QUDO), (Step.RESQUE, KeyGuard.REDIS)]
+)
+def test_of_two_processes_one_gets_the_key(
+    step: Step,
+    guard: KeyGuard,
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+) -> None:
+    path = write_config({"main": innodb}, redis_server)
+    bind(innodb, redis_server)
+    put_step(redis_server, step, guard=guard)
+    root = str(Path(__file__).parents[2])
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACING, str(path)],
+            env={"PYTHONPATH": root}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    won = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    assert sum(won) == 60
+    assert innodb.count() + len(queued(resque)) == 62
