@@ -17,6 +17,7 @@ from migrate.resque.steps import Step
 from tests.conftest import WriteConfig
 from tests.integration.dualwriting import FUNC, configured, enqueuer, put_step
 from tests.resque_app import Resque
+from tests.schemas import check
 from tests.servers import MariaDBDatabase, RedisServer, SQLiteDatabase, wait_until
 from tests.servers.command import Cli
 
@@ -29,7 +30,9 @@ def resque(redis: Redis) -> Resque:
 def moved(cli: Cli, *arguments: str, status: int = 0) -> Any:
     result = cli("cutover", *arguments, "--json")
     assert result.status == status, result.stdout + result.stderr
-    return result.json()
+    document = result.json()
+    check(document, "cutover" if "command" in document else "error")
+    return document
 
 
 def step_of(result: Any, func: str = FUNC) -> tuple[str | None, int]:

@@ -21,7 +21,9 @@ from migrate import cli, errors
 from migrate.config import Delayed, parse
 from migrate.decision import Decision, decide
 from migrate.demo.result import DemoResult, Kill
+from migrate.engine.cutover import Blocked, CutoverResult, FuncStep
 from migrate.engine.follow_result import FollowedSource, FollowResult
+from migrate.engine.followers import ProcessStatus
 from migrate.engine.init import InitializedSource, InitResult
 from migrate.engine.pause import PausedGlob, PauseResult
 from migrate.engine.plan_result import (
@@ -308,6 +310,10 @@ def test_results_that_contradict_themselves_are_refused(name: str, record: msgsp
         ("purge", "#/$defs/source", PurgedSource),
         ("recover", "", RecoverResult),
         ("recover", "#/$defs/source", RecoveredSource),
+        ("cutover", "", CutoverResult),
+        ("cutover", "#/$defs/func", FuncStep),
+        ("cutover", "#/$defs/process", ProcessStatus),
+        ("cutover", "#/$defs/blocked", Blocked),
     ],
 )
 def test_schema_and_record_have_the_same_shape(name: str, part: str, record: type[msgspec.Struct]) -> None:
