@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, MetaData, Table, inspect, text
 from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.schema import CreateTable
 
 from migrate.errors import RightsError, SchemaError
@@ -53,8 +54,11 @@ def lacking(source: Source) -> list[str]:
     with source.reading() as connection:
         inspector = inspect(connection)
         found = set(inspector.get_table_names())
-        if tables.outbox.name in found:
-            _check_columns(source, {str(column["name"]) for column in inspector.get_columns(tables.outbox.name)})
+        try:
+            if tables.outbox.name in found:
+                _check_columns(source, {str(column["name"]) for column in inspector.get_columns(tables.outbox.name)})
+        except NoSuchTableError:  # somebody creates it at this moment: listed, and not there yet (seen with MariaDB)
+            found.discard(tables.outbox.name)
     return [str(table.name) for table in tables.ours.sorted_tables if table.name not in found]
 
 

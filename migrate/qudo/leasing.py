@@ -53,6 +53,8 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
     by_job_id = {candidate.row.id: candidate for candidate in candidates}
     with migration_lock(source) as connection:
         held = binding.read(connection)
+        # Whoever had the lock before may have died between its copies and the rows: these rows look claimed by us.
+        _settle_half_moved(source, connection)
         claimed = _claim(source, connection, by_job_id)
         reach("leasing.claimed")
         waiting = [
@@ -125,15 +127,19 @@ def settle(source: Source) -> int:
     with migration_lock(source) as connection:
         # The right to delete is proved before any row is claimed: without it, claimed rows would keep their far lease.
         connection.execute(delete(tables.job).where(false()))
-        settled = 0
-        for record in outbox.moved_chunks_in_order(connection):
-            if record.state is ChunkState.MOVING:
-                settled += record.jobs
-                _settle_chunk(source, connection, record)
+        settled = _settle_half_moved(source, connection)
         # Every `moving` copy is settled by now, so a row that still has the far lease was claimed and never copied.
         freed = connection.execute(update(tables.job).where(job.grabbed_until == MOVE_LEASE).values(grabbed_until=0))
         connection.commit()
         return settled + freed.rowcount
+
+
+def _settle_half_moved(source: Source, connection: Connection) -> int:
+    """Finish the moves of migrators that died: nobody else moves, as we have the lock. How many jobs they had."""
+    records = outbox.half_moved_chunks(connection)
+    for record in records:
+        _settle_chunk(source, connection, record)
+    return sum(record.jobs for record in records)
 
 
 def _settle_chunk(source: Source, connection: Connection, record: Chunk) -> list[int]:

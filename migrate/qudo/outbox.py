@@ -115,15 +115,17 @@ def chunks_in_order(connection: Connection, *, due_by: int | None = None) -> lis
     return [each for _, each in sorted([*_moved(connection), *_written(connection, due_by=due_by)])]
 
 
-def moved_chunks_in_order(connection: Connection) -> list[Chunk]:
-    """The chunk records alone."""
-    return [each for _, each in _moved(connection)]
+def half_moved_chunks(connection: Connection) -> list[Chunk]:
+    """Chunks of moves without transactions that are under way, or whose migrator has died; the oldest first."""
+    return [each for _, each in _moved(connection, ChunkState.MOVING)]
 
 
-def _moved(connection: Connection) -> list[tuple[int, Chunk]]:
+def _moved(connection: Connection, state: ChunkState | None = None) -> list[tuple[int, Chunk]]:
     query = select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state, chunk.moved_at_us).order_by(
         chunk.moved_at_us, chunk.batch, chunk.first_seq
     )
+    if state is not None:
+        query = query.where(chunk.state == int(state))
     return [(int(row[5]), _chunk(row)) for row in connection.execute(query)]
 
 

@@ -578,6 +578,25 @@ def test_whatever_the_point_of_death_the_next_pass_hands_each_job_off_once(
 
 
 @pytest.mark.parametrize("point", LEASING_POINTS)
+def test_another_that_had_read_the_rows_of_a_migrator_that_dies_moves_none_of_them_twice(
+    myisam: MariaDBDatabase, myisam_migrator: Migrator, target: Target, resque: Resque, point: str
+) -> None:
+    """It waits for the lock while the first one moves, gets it by that one's death, and finds the rows claimed."""
+    fill(myisam, 5)  # a uniqkey would keep the second one from moving them
+    with contextlib.closing(Migrator(myisam.url, target)) as other:
+        chunk = read_chunk(other)
+        with pytest.raises(Died), at(point):
+            myisam_migrator.move(read_chunk(myisam_migrator))
+        myisam_migrator.forget()
+        other.push(other.gone(chunk, other.move(chunk)))
+        other.forget()
+        other.pass_over()
+    assert resque.ids() == [1, 2, 3, 4, 5]
+    assert (myisam.count(), myisam.count(PENDING), myisam.count(OUTBOX)) == (0, 0, 5)
+    assert_settled(myisam_migrator, myisam)
+
+
+@pytest.mark.parametrize("point", LEASING_POINTS)
 def test_a_row_that_qudo_takes_back_in_the_middle_of_a_move_is_qudos(
     myisam: MariaDBDatabase, myisam_migrator: Migrator, resque: Resque, point: str
 ) -> None:
