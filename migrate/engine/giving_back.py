@@ -22,8 +22,8 @@ from migrate.resque import durability, taking
 from migrate.resque.taking import Taking
 from migrate.resque.target import Target
 
-#: Tries of a transaction that loses a deadlock or waits too long for a lock, and the seconds between them.
-CONTENTION_TRIES, CONTENTION_PAUSE_SECONDS = 10, 0.2
+#: Seconds for which a transaction is tried again that loses a deadlock or waits too long for a lock, and between tries.
+CONTENTION_SECONDS, CONTENTION_PAUSE_SECONDS = 15.0, 0.2
 #: Seconds until InnoDB has flushed a commit by itself where it doesn't flush each (`innodb_flush_log_at_trx_commit`).
 FLUSH_SECONDS = 2.0
 
@@ -110,13 +110,15 @@ class GivingBack:
 
     def _patiently(self, batch: int, seqs: Sequence[int]) -> GivenBack:
         give_back = returning.give_back if self._source.facts().transactional else returning_leased.give_back
-        for _ in range(CONTENTION_TRIES - 1):
+        deadline = time.monotonic() + CONTENTION_SECONDS
+        while True:
             try:
                 return give_back(self._source, batch, seqs)
             except Contention:
+                if time.monotonic() >= deadline:
+                    raise
                 if self._stop.wait(CONTENTION_PAUSE_SECONDS):
                     check_stop(self._stop, self._source)
-        return give_back(self._source, batch, seqs)
 
     def _orphans(self, orphans: Sequence[Identity]) -> None:
         """Jobs whose rows a purge deleted while they were taken: Resque gets them back."""
