@@ -73,6 +73,7 @@ class Drain:
         """
         deadline = time.monotonic() + self._options.in_flight_wait
         looks = 0
+        ending = False  # the last step failed: what succeeds before it proves nothing of it
         while True:
             try:
                 self._crossing.recover()
@@ -87,7 +88,8 @@ class Drain:
             except Unavailable as error:
                 self._crossing.after_fault(error)
                 continue
-            self._crossing.patience.succeeded()
+            if not ending:
+                self._crossing.patience.succeeded()
             if left.movable and not self._chooser.limit_reached:
                 looks += 1
                 if looks >= MOST_LOOKS:
@@ -97,9 +99,13 @@ class Drain:
                     )
             elif left.released == 0:
                 if not waits:
-                    break
+                    try:
+                        return self._finish()
+                    except Unavailable as error:
+                        ending = True
+                        self._crossing.after_fault(error)
+                        continue
                 self._wait_for_workers(left, deadline)
-        self._finish()
 
     def _finish(self) -> None:
         """Settle what needs proof that Redis has it on disk: one fence for chunk records and Qudo's mark."""

@@ -24,6 +24,8 @@ JOBS, BATCH_SIZE = 100, "20"
 
 #: Stands in each hand-off, and in nothing else that is sent to Redis.
 HAND_OFF = b'"class"'
+#: Stands in each write before a fence.
+FENCE = b":fence"
 
 
 @pytest.fixture
@@ -83,6 +85,29 @@ def test_a_run_waits_with_a_visible_reason_and_goes_on(
     assert report.complete
     books.check_all_crossed()
     books.check_order(order)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_in_the_last_step_of_a_run_is_waited_out_too(
+    fault: Fault, myisam: MariaDBDatabase, own_redis: RedisServer, cli: Cli, write_config: WriteConfig
+) -> None:
+    """All jobs have crossed; what is left is to settle the records of their chunks, behind a fence."""
+    books = Books(myisam)
+    books.fill(JOBS)
+    with Proxy(own_redis) as proxy:
+        write_config([myisam], f"redis://127.0.0.1:{proxy.port}/0")
+        proxy.hold_request(FENCE)
+        running = cli.start("run", "--json", "--batch-size", BATCH_SIZE)
+        proxy.wait_held()
+        fault.strike(own_redis)
+        proxy.release()
+        running.wait_for("waiting, ")
+        fault.mend(own_redis)
+        report = Report(running.wait())
+    books.use(own_redis.client())
+    assert (report.status, report.counts) == (0, {"moved": JOBS, "handed_off": JOBS})
+    assert myisam.count("qudo_migrate_chunk") == 0
+    books.check_all_crossed()
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
