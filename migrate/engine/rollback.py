@@ -24,7 +24,7 @@ from migrate.engine.rollback_result import RollbackOptions, RollbackResult, resu
 from migrate.engine.routing import Routing
 from migrate.engine.side_by_side import side_by_side
 from migrate.engine.stopping import Stop
-from migrate.errors import Contention, OpenTransactions
+from migrate.errors import Contention, OpenTransactions, Refused
 from migrate.failpoints import reach
 from migrate.jobs import Identity
 from migrate.qudo import binding as source_side
@@ -144,11 +144,11 @@ class SourceRollback:
             pauses.pause(self._target, glob, PauseNote.now(operator(), socket.gethostname()))
             reach("rollback.paused")
             self._settle()
-            open_transactions = self._take_all(returnable, taking_of_one)
+            unfinished = self._take_all(returnable, taking_of_one)
             giving_back.run()
             self._count_stays(returnable)
-        if open_transactions is not None:
-            raise open_transactions
+        if unfinished is not None:
+            raise unfinished
 
     def _look(self, returnable: Returnable, taking_of_one: Taking) -> None:
         """What would happen."""
@@ -176,11 +176,11 @@ class SourceRollback:
             leasing.settle(self._source)
             returning_leased.settle(self._source)
 
-    def _take_all(self, returnable: Returnable, taking_of_one: Taking) -> OpenTransactions | None:
+    def _take_all(self, returnable: Returnable, taking_of_one: Taking) -> Refused | None:
         """Claim and take until two looks in a row found nothing new.
 
-        Schedulers pop first and push after: what is nowhere at one look may be there at the next. Returns why another
-        migrator may still bring more.
+        Schedulers pop first and push after: what is nowhere at one look may be there at the next. Returns why there may
+        be more.
         """
         quiet = False
         for _ in range(MOST_PASSES):
@@ -191,6 +191,11 @@ class SourceRollback:
             quiet = not found
             if self._stop.wait(SECOND_LOOK_SECONDS):
                 self._check_stop()
+        else:
+            return Refused(
+                f"source {self._source.name}: the last of {MOST_PASSES} looks through Resque still found new jobs",
+                advice="find out who pushes them, then rollback again",
+            )
         return self._open_transactions()
 
     def _claim(self, returnable: Returnable, taking_of_one: Taking) -> int:

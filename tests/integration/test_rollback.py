@@ -11,9 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 from redis import Redis
 
+from migrate.engine import rollback as engine_rollback
+from migrate.engine.reporters import Reporter
+from migrate.engine.rollback_result import RollbackOptions
+from migrate.engine.stopping import Stop
 from migrate.failpoints import VARIABLE
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.dualwriting import configured
 from tests.integration.snapshots import nothing_written
 from tests.qudo_app import JobRow, enqueue, fill, job_rows
 from tests.resque_app import Resque, ResqueWorker
@@ -301,6 +306,22 @@ def test_a_job_that_collides_all_the_same_stays_on_its_way_and_is_tried_again(
     assert rollback() == {"returned": 2}
     assert redis.hget(RETURNED, "main") == b"50"
     nothing_left(database, redis)
+
+
+def test_looks_that_never_find_rest_are_named(
+    innodb: Database, redis_server: RedisServer, write_config: WriteConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(innodb, 3)
+    write_config([innodb], redis_server)
+    config = configured({"main": innodb}, redis_server)
+    run()
+    monkeypatch.setattr(engine_rollback, "MOST_PASSES", 1)
+    result = engine_rollback.rollback(config, config.source, RollbackOptions(), Stop(), Reporter())
+    assert result.exit_status == 1
+    assert [error.error for error in result.errors] == [
+        "source main: the last of 1 looks through Resque still found new jobs"
+    ]
+    assert innodb.count() == 3
 
 
 def test_a_dry_run_counts_and_writes_nothing(
