@@ -17,7 +17,7 @@ def show_cutover(result: CutoverResult) -> None:
                 each.func,
                 _step(each),
                 "kept" if each.kept else "moves",
-                f"{each.user}@{each.host}" if each.at else "",
+                _by(each),
                 each.at,
             )
             for each in result.funcs

@@ -62,6 +62,11 @@ class Preconditions:
                 f"its mirror differs from Qudo in {report.different} of {report.compared} jobs,"
                 f" the first: {report.differences[0]}"
             ]
+        if not report.compared:
+            return [
+                f"its mirror is not verified: Qudo has finished all {report.gone} mirrored jobs, none is left to"
+                " compare; try again while jobs wait in Qudo"
+            ]
         return []
 
     def _not_drained(self, func: str) -> list[str]:

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -130,15 +129,18 @@ class Traffic:
                 for thread in self._apps:
                     thread.join()
                 with contextlib.suppress(AssertionError):  # what lacks is named by the test
-                    wait_until(
-                        lambda: len(self.in_qudo) + len(self.in_resque) >= len(self.accepted), 30, "all have run"
-                    )
+                    wait_until(lambda: self._runs >= len(self.accepted), 30, "all have run")
                 self._over.set()
                 self._worker.join()
 
     @property
     def _runs(self) -> int:
         return len(self.in_qudo) + len(self.in_resque)
+
+    def enqueued(self, app: str) -> None:
+        """Wait until the app has enqueued further jobs."""
+        before = len(self.accepted)
+        wait_until(lambda: self.errors or sum(name == app for name, _ in self.accepted[before:]) > 10, 20, "enqueued")
 
     def some(self, where: list[tuple[str, int]], app: str) -> None:
         """Wait until further jobs of this app have run there."""
@@ -175,7 +177,7 @@ def test_three_apps_change_over_and_back_while_jobs_flow(
         cutover("advance")  # switched
         traffic.some(traffic.in_resque, "shop")
         follow.command.kill()
-        time.sleep(0.5)
+        traffic.enqueued("shop")  # nobody carries these
         follow = Following(cli)
         traffic.some(traffic.in_resque, "shop")
         cutover("advance", "--force")  # resque: Shop still enqueues in Qudo, and follow still carries it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -41,12 +42,13 @@ def step_of(result: Any, func: str = FUNC) -> tuple[str | None, int]:
 
 
 IDLE = """
-import sys, time
+import sys
 from migrate import Enqueuer
 jobs = Enqueuer.from_config(sys.argv[1])
 jobs.enqueue("Worker::Mail", {"n": 1})
 print("ready", flush=True)
-sys.stdin.readline()
+for _ in sys.stdin:
+    print(jobs.enqueue("Worker::Mail", {"n": 2}).step, flush=True)
 """
 
 
@@ -124,35 +126,26 @@ def test_a_source_that_is_away_stands_in_the_way_of_every_step_but_the_first(
     assert step_of(moved(cli, "show", status=3)) == ("qudo", 100)
 
 
-def test_a_process_that_has_not_followed_is_named_and_one_that_died_is_not(
+def test_a_process_that_was_stopped_is_named_and_reads_the_step_before_it_writes_and_one_that_died_is_struck_off(
     sqlite: SQLiteDatabase, redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig, process: Any
 ) -> None:
     path = write_config({"main": sqlite}, redis_server)
     living, stopped = process(path), process(path)
     moved(cli, "set", "qudo", "--func", FUNC)
     assert len(moved(cli, "show")["processes"]) == 2
-    stopped.send_signal(19)
+    stopped.send_signal(signal.SIGSTOP)
     result = moved(cli, "set", "mirror", "--func", FUNC)
     (late,) = result["not_followed"]
     assert f":{stopped.pid} " in late
     blocked = moved(cli, "back", "--func", FUNC, status=1)
     assert late.partition(" ")[0] in blocked["blocked"][0]["reason"]
-    stopped.send_signal(18)
+    print(file=stopped.stdin, flush=True)  # the first that it does when it goes on is to enqueue
+    stopped.send_signal(signal.SIGCONT)
+    assert stopped.stdout.readline() == "mirror\n"
     wait_until(lambda: not moved(cli, "show")["not_followed"], 3, "the process has followed")
     stopped.kill()
     stopped.wait()
     assert [each["pid"] for each in moved(cli, "show")["processes"]] == [living.pid]
-
-
-def test_a_process_that_was_stopped_reads_the_step_before_it_writes(
-    sqlite: SQLiteDatabase, redis_server: RedisServer, resque: Resque
-) -> None:
-    with enqueuer(configured({"main": sqlite}, redis_server)) as jobs:
-        assert jobs.enqueue(FUNC, []).step is Step.QUDO
-        jobs._watch._end.set()  # its thread ends, as if it didn't get to run
-        put_step(redis_server, Step.SWITCHED)
-        time.sleep(1)
-        assert jobs.enqueue(FUNC, []).step is Step.SWITCHED
 
 
 def test_a_fresh_process_goes_by_what_the_source_remembers_while_redis_is_away(
@@ -191,6 +184,9 @@ def test_shadow_copies_are_compared_and_a_difference_stands_in_the_way(
     assert (found["compared"], found["different"], found["gone"]) == (19, 1, 1)
     assert found["differences"] == [f"main:{ids[0]}: args[0].n: string became integer"]
     assert "mirror differs" in moved(cli, "advance", "--func", FUNC, status=1)["blocked"][0]["reason"]
+    innodb.execute("DELETE FROM job")
+    (blocked,) = moved(cli, "advance", "--func", FUNC, status=1)["blocked"]
+    assert "Qudo has finished all 20 mirrored jobs" in blocked["reason"]
 
 
 def test_shadows_are_bounded_and_never_slow_an_enqueue(
