@@ -17,6 +17,7 @@ from migrate.cli.options import (
 )
 from migrate.engine.cutover import Action, CutoverOptions
 from migrate.engine.cutover import cutover as engine_cutover
+from migrate.engine.stopping import stop_on_signals
 from migrate.resque.steps import Step
 
 _app = typer.Typer(
@@ -99,7 +100,9 @@ def set_(
 
 
 def _do(options: CommonOptions, wanted: CutoverOptions) -> None:
-    result = engine_cutover(options.load(), wanted)
+    configuration = options.load()
+    with stop_on_signals() as stop:
+        result = engine_cutover(configuration, wanted, stop)
     if options.json:
         printing.print_json(result)
     else:

@@ -31,7 +31,7 @@ def show_cutover(result: CutoverResult) -> None:
              f"{each.silent_for} s ago")
             for each in result.processes
         ]  # fmt: skip
-        title = f"Processes that enqueue (steps are at version {result.version})"
+        title = f"Apps (steps: version {result.version})"
         console.print(table(title, ("process", "program", "has followed", "reported"), listed))
     for blocked in result.blocked:
         console.print(f"[bold red]{escape(blocked.func)}: {escape(blocked.reason)}[/]", soft_wrap=True)

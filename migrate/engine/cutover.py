@@ -20,6 +20,7 @@ from migrate.engine.preconditions import Preconditions
 from migrate.engine.recording import operator, record
 from migrate.engine.results import ErrorLine
 from migrate.engine.routing import Routing
+from migrate.engine.stopping import SIGNALLED, Stop
 from migrate.errors import MigrateError, Refused, ServerError, UsageError
 from migrate.qudo import step_notes
 from migrate.qudo.source import Source
@@ -87,12 +88,15 @@ class CutoverResult(msgspec.Struct, frozen=True):
     next: str
 
 
-def cutover(config: Config, options: CutoverOptions) -> CutoverResult:
-    """Do it. Raises UsageError, Refused, and the servers' errors; a source that is away ends only what needs it."""
+def cutover(config: Config, options: CutoverOptions, stop: Stop) -> CutoverResult:
+    """Do it. Raises UsageError, Refused, and the servers' errors; a source that is away ends only what needs it.
+
+    A stop ends the wait for processes: what was moved until then stays, and the result names it.
+    """
     target = Target.open(config.target.url, config.target.namespace)
     sources = [Source(each.name, each.url) for each in config.source]
     try:
-        return _Cutover(config, options, target, sources).run()
+        return _Cutover(config, options, target, sources, stop).run()
     finally:
         for source in sources:
             source.close()
@@ -102,12 +106,15 @@ def cutover(config: Config, options: CutoverOptions) -> CutoverResult:
 class _Cutover:
     """One command."""
 
-    def __init__(self, config: Config, options: CutoverOptions, target: Target, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, config: Config, options: CutoverOptions, target: Target, sources: Sequence[Source], stop: Stop
+    ) -> None:
         self._config = config
         self._options = options
         self._target = target
         self._sources = sources
-        self._followers = Followers(target)
+        self._stop = stop
+        self._followers = Followers(target, stop)
         self._errors: list[ErrorLine] = []
         self._blocked: list[Blocked] = []
         self._ignored: list[str] = []
@@ -195,6 +202,8 @@ class _Cutover:
         if first:
             known = self._put(first, known)
             self._followers.wait(known.version)
+            if self._stop.requested:
+                return known
             late = self._followers.late(known.version)
             if late and not self._options.force:
                 self._blocked += [Blocked(func, f"has not followed: {', '.join(late)}") for func in first]
@@ -233,7 +242,10 @@ class _Cutover:
         return steps.read(self._target)
 
     def _result(self, known: Steps, funcs: Sequence[str]) -> CutoverResult:
-        status = 1 if self._blocked else ServerError.exit_status if self._errors else 0
+        if self._stop.requested:
+            status = SIGNALLED
+        else:
+            status = 1 if self._blocked else ServerError.exit_status if self._errors else 0
         return CutoverResult(
             command="cutover",
             action=self._options.action,

@@ -8,6 +8,7 @@ import time
 
 import msgspec
 
+from migrate.engine.stopping import Stop
 from migrate.resque import steps
 from migrate.resque.steps import FORGOTTEN_SECONDS, SILENT_SECONDS, Process
 from migrate.resque.target import Target
@@ -30,8 +31,9 @@ class ProcessStatus(msgspec.Struct, frozen=True):
 class Followers:
     """The processes of one target."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, stop: Stop) -> None:
         self._target = target
+        self._stop = stop
 
     def _living(self) -> list[tuple[Process, int]]:
         """Each with the seconds of its silence. Those of this host whose process is gone are struck off."""
@@ -63,12 +65,13 @@ class Followers:
         ]
 
     def wait(self, version: int) -> None:
-        """Until all that are not silent have followed, or some seconds have passed."""
+        """Until all that are not silent have followed, some seconds have passed, or a stop is requested."""
         deadline = time.monotonic() + FOLLOW_SECONDS
         while time.monotonic() < deadline:
             if not any(each.version < version and silent <= SILENT_SECONDS for each, silent in self._living()):
                 return
-            time.sleep(LOOK_SECONDS)
+            if self._stop.wait(LOOK_SECONDS):
+                return
 
 
 def _lives(pid: int) -> bool:

@@ -139,6 +139,13 @@ def test_a_process_that_was_stopped_is_named_and_reads_the_step_before_it_writes
     assert f":{stopped.pid} " in late
     blocked = moved(cli, "back", "--func", FUNC, status=1)
     assert late.partition(" ")[0] in blocked["blocked"][0]["reason"]
+    command = cli.start("cutover", "set", "qudo", "--force", "--func", "Worker::Other", "--json")
+    wait_until(lambda: "Worker::Other" in {each["func"] for each in moved(cli, "show")["funcs"]}, 5, "moved")
+    command.send(signal.SIGINT)
+    interrupted = command.wait()
+    assert interrupted.status == 130
+    assert interrupted.json()["changed"] == ["Worker::Other"]
+    assert late in interrupted.json()["not_followed"]
     print(file=stopped.stdin, flush=True)  # the first that it does when it goes on is to enqueue
     stopped.send_signal(signal.SIGCONT)
     assert stopped.stdout.readline() == "mirror\n"

@@ -209,6 +209,18 @@ def test_while_redis_is_dead_an_enqueue_succeeds_quickly_and_run_delivers_later(
                 assert fresh.enqueue("Worker::Other", {}).step is Step.QUDO
             server.start()
             wait_until(lambda: jobs.enqueue(FUNC, {"n": 0}).handed_off, 15, "the breaker closes")
+            server.kill()
+            server.start()
+
+            def born() -> bool:
+                try:
+                    return jobs.enqueue("Worker::Native", {"n": 0}).step is Step.RESQUE
+                except Unavailable as error:
+                    if "not enqueued" not in error.message:  # a connection that the restart has ended
+                        raise
+                    return False
+
+            wait_until(born, 15, "jobs are born in Redis again")
         assert cli("run", "--func", FUNC, "--json").status == 0
         resque = Resque(server.client())
         numbers = [payload["args"][0]["n"] for payload in queued(resque)]
