@@ -16,10 +16,9 @@ from migrate.errors import MigrateError, PausesChanged, Unavailable
 from migrate.failpoints import reach
 from migrate.jobs import Identity, ResqueJob
 from migrate.qudo.binding import Binding
-from migrate.resque import binding, enqueueing, looking, unique_keys
+from migrate.resque import binding, enqueueing, unique_keys
 from migrate.resque.enqueueing import HAND_OFF, NATIVE, Call, Claim
 from migrate.resque.faults import redis_faults, translated
-from migrate.resque.looking import Place, Wanted
 from migrate.resque.target import Target
 
 log = logging.getLogger("migrate.dualwrite")
@@ -193,10 +192,7 @@ class Handing:
 
     def is_over(self, holder: str) -> bool:
         """Whether a job that holds a key in Redis is found nowhere any more, or has failed for good."""
-        name, _, content = holder.partition(" ")
-        identity = Identity.parse(name)
-        sighting = looking.find(self.target, [Wanted(identity, content)]).get(identity)
-        return sighting is None or sighting.place is Place.FAILED
+        return holder in over.natives_over(self.target, [holder])
 
     def release(self, func: str, claim: Claim) -> None:
         """Give a key free that was claimed in vain."""

@@ -115,6 +115,7 @@ class _Cutover:
         self._sources = sources
         self._stop = stop
         self._followers = Followers(target, stop)
+        self._preconditions = Preconditions(config, sources, target, self._followers)
         self._errors: list[ErrorLine] = []
         self._blocked: list[Blocked] = []
         self._ignored: list[str] = []
@@ -174,9 +175,8 @@ class _Cutover:
         return step, percent
 
     def _check(self, wanted: Mapping[str, tuple[Step, int]], known: Steps) -> None:
-        asked = Preconditions(self._config, self._sources, self._target, self._followers, known)
         for func, (step, _percent) in wanted.items():
-            for reason in asked.reasons(func, known.notes.get(func), step):
+            for reason in self._preconditions.reasons(func, known.notes.get(func), step):
                 if self._options.force:
                     self._ignored.append(f"{func}: {reason}")
                 else:
@@ -184,14 +184,8 @@ class _Cutover:
 
     def _act(self, wanted: Mapping[str, tuple[Step, int]], known: Steps) -> Steps:
         """Take the steps; returns what holds then."""
-        for source in self._sources:
-            try:
-                binding.bind(source, self._target)
-            except MigrateError as error:
-                # The way back to Qudo's own rows must not hang on every source.
-                if any(step is not Step.QUDO for step, _ in wanted.values()):
-                    raise
-                self._notice(source, error)
+        # The way back to Qudo's own rows must not hang on every source.
+        self._bind(needs_all=any(step is not Step.QUDO for step, _ in wanted.values()))
         # Keys first: before and after a job may be born in Resque, every process must look on both sides.
         crossing = [func for func, (step, _) in wanted.items() if _crosses(known.notes.get(func), step)]
         first = {
@@ -208,11 +202,10 @@ class _Cutover:
             if late and not self._options.force:
                 self._blocked += [Blocked(func, f"has not followed: {', '.join(late)}") for func in first]
                 return known
-        guards = Preconditions(self._config, self._sources, self._target, self._followers, known)
         notes = {}
         for func, (step, percent) in wanted.items():
             note = known.notes.get(func)
-            guard = KeyGuard.BOTH if func in crossing else guards.settled_guard(func, note)
+            guard = KeyGuard.BOTH if func in crossing else self._preconditions.settled_guard(func, note)
             if note is None or (note.step, note.percent, note.guard) != (step, percent, guard):
                 notes[func] = self._note(known, (step, percent), guard)
         if notes:
@@ -222,6 +215,15 @@ class _Cutover:
             told = {"func": self._options.func_glob, "step": str(next(iter(wanted.values()))[0])}
             record(self._target, "cutover", seconds=0, options=told, counts={"funcs": len(notes)}, exit_status=0)
         return known
+
+    def _bind(self, *, needs_all: bool) -> None:
+        for source in self._sources:
+            try:
+                binding.bind(source, self._target)
+            except MigrateError as error:
+                if needs_all:
+                    raise
+                self._notice(source, error)
 
     def _note(self, known: Steps, place: tuple[Step, int], guard: KeyGuard) -> StepNote:
         step, percent = place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from migrate.engine import crossed
 from migrate.engine.routing import Routing
@@ -10,8 +10,8 @@ from migrate.failpoints import reach
 from migrate.jobs import Identity
 from migrate.qudo import pending
 from migrate.qudo.source import Source
-from migrate.resque import ledger, taking
-from migrate.resque.looking import Place
+from migrate.resque import ledger, looking, taking
+from migrate.resque.looking import Place, Wanted
 from migrate.resque.target import Target
 
 #: Jobs that one look serves.
@@ -36,3 +36,17 @@ def release_over(source: Source, target: Target, routing: Routing, holders: Sequ
             pending.release(connection, holder)
             reach("pending.released")
     return over
+
+
+def natives_over(target: Target, holders: Iterable[str]) -> set[str]:
+    """Of holders of uniqkeys in Redis, those whose job is found nowhere any more, or has failed for good.
+
+    Each is the text that stands there: an identity, a space, its content.
+    """
+    wanted = {}
+    for holder in holders:
+        name, _, content = holder.partition(" ")
+        wanted[holder] = Wanted(Identity.parse(name), content)
+    found = looking.find(target, list(wanted.values()))
+    alive = {identity for identity, sighting in found.items() if sighting.place is not Place.FAILED}
+    return {holder for holder, each in wanted.items() if each.identity not in alive}

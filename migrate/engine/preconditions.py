@@ -12,12 +12,11 @@ from migrate.config import Config
 from migrate.engine import mirroring, over
 from migrate.engine.followers import Followers
 from migrate.engine.routing import Routing
-from migrate.jobs import Identity
 from migrate.qudo import ddl, func_counts
+from migrate.qudo.func_counts import FuncCounts
 from migrate.qudo.source import Source
-from migrate.resque import ledger, looking, unique_keys
-from migrate.resque.looking import Place, Wanted
-from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
+from migrate.resque import ledger, unique_keys
+from migrate.resque.steps import KeyGuard, Step, StepNote
 from migrate.resque.target import Target
 from migrate.verify.mirror import MirrorReport
 
@@ -25,14 +24,11 @@ from migrate.verify.mirror import MirrorReport
 class Preconditions:
     """Asks for all funcs of one command; what is the same for all is asked once."""
 
-    def __init__(
-        self, config: Config, sources: Sequence[Source], target: Target, followers: Followers, known: Steps
-    ) -> None:
+    def __init__(self, config: Config, sources: Sequence[Source], target: Target, followers: Followers) -> None:
         self._config = config
         self._sources = sources
         self._target = target
         self._followers = followers
-        self._known = known
 
     def reasons(self, func: str, note: StepNote | None, step: Step) -> list[str]:
         """Why the func should not take this step; empty: it may."""
@@ -72,14 +68,10 @@ class Preconditions:
     def _not_drained(self, func: str) -> list[str]:
         found = []
         for source in self._sources:
-            counts = func_counts.of(source, func, has_our_tables=not ddl.lacking(source))
+            counts = _counts(source, func)
             if counts.in_job:
                 found.append(f"Qudo is not drained: {counts.in_job} jobs in source {source.name}")
-            undelivered = sum(
-                identity not in delivered
-                for delivered in [ledger.delivered_many(self._target, counts.due)]
-                for identity in counts.due
-            )
+            undelivered = len(counts.due) - len(ledger.delivered_many(self._target, counts.due))
             if undelivered:
                 found.append(f"{undelivered} jobs in the outbox of source {source.name} are not handed off")
         return found
@@ -98,19 +90,20 @@ class Preconditions:
 
     def _holds(self, source: Source, func: str) -> bool:
         """Whether a source still holds a key of the func; frees those whose job is over."""
-        counts = func_counts.of(source, func, has_our_tables=not ddl.lacking(source))
+        counts = _counts(source, func)
         routing = Routing(source, self._config)
         routing.refresh()
-        holders: list[Identity] = list(counts.holders)
-        freed = over.release_over(source, self._target, routing, holders) if holders else set()
-        return bool(set(holders) - freed) or counts.in_job > 0
+        freed = over.release_over(source, self._target, routing, list(counts.holders)) if counts.holders else set()
+        return bool(set(counts.holders) - freed) or counts.in_job > 0
 
     def _redis_holds(self, func: str) -> bool:
         """Whether Redis still holds a key of the func; frees those whose job is over."""
         held = unique_keys.holders(self._target, func)
-        wanted = {Identity.parse(name): content for name, _, content in (each.partition(" ") for each in held.values())}
-        found = looking.find(self._target, [Wanted(identity, content) for identity, content in wanted.items()])
-        alive = {identity.text for identity, sighting in found.items() if sighting.place is not Place.FAILED}
-        over_now = [key for key, holder in held.items() if holder.partition(" ")[0] not in alive]
-        unique_keys.release(self._target, func, {key: held[key] for key in over_now})
+        ended = over.natives_over(self._target, held.values())
+        over_now = {key: holder for key, holder in held.items() if holder in ended}
+        unique_keys.release(self._target, func, over_now)
         return len(over_now) < len(held)
+
+
+def _counts(source: Source, func: str) -> FuncCounts:
+    return func_counts.of(source, func, has_our_tables=not ddl.lacking(source))

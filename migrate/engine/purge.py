@@ -22,7 +22,7 @@ from migrate.engine.reporters import Reporter
 from migrate.engine.results import ErrorLine, Tally
 from migrate.engine.routing import Routing
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
-from migrate.engine.stopping import SIGNALLED, Stop
+from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted, Refused, UsageError
 from migrate.jobs import Identity
 from migrate.qudo import ddl, purging
@@ -238,10 +238,7 @@ class SourcePurge:
 
 
 def _result(works: Sequence[SourceWork], options: PurgeOptions, ignored: list[str], *, stopped: bool) -> PurgeResult:
-    statuses = error_statuses(works)
-    if stopped:
-        statuses.add(SIGNALLED)
-    status = exit_status(statuses)
+    status = exit_status(error_statuses(works, stopped=stopped))
     sources = [
         PurgedSource(
             name=each.source.name,

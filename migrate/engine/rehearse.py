@@ -28,7 +28,7 @@ from migrate.engine.results import (
 )
 from migrate.engine.routing import Routing
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
-from migrate.engine.stopping import SIGNALLED, Stop
+from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.errors import Interrupted
 from migrate.qudo import ddl, reading
@@ -156,9 +156,7 @@ def _result(
     works: Sequence[SourceWork], differences: list[Difference], seconds: float, *, stopped: bool
 ) -> RehearsalResult:
     sources = [RehearsedSource.of(each.source.name, each.tally, differences) for each in works]
-    statuses = error_statuses(works)
-    if stopped:
-        statuses.add(SIGNALLED)
+    statuses = error_statuses(works, stopped=stopped)
     if differences or any(source.untranslatable for source in sources):
         statuses.add(1)
     status = exit_status(statuses)

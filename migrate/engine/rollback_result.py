@@ -8,7 +8,6 @@ import msgspec
 
 from migrate.engine.results import ErrorLine
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status
-from migrate.engine.stopping import SIGNALLED
 
 
 class RolledBackSource(msgspec.Struct, frozen=True):
@@ -51,9 +50,7 @@ def result_of(
     works: Sequence[SourceWork], options: RollbackOptions, ignored: list[str], *, stopped: bool
 ) -> RollbackResult:
     """The result of all sources."""
-    statuses = error_statuses(works)
-    if stopped:
-        statuses.add(SIGNALLED)
+    statuses = error_statuses(works, stopped=stopped)
     sources = [
         RolledBackSource(
             name=each.source.name,

@@ -87,9 +87,7 @@ def _record(target: Target, options: DrainOptions, result: RunResult) -> None:
 def _result(works: Sequence[SourceWork], seconds: float, *, dry_run: bool, stopped: bool) -> RunResult:
     sources = [SourceResult.of(each.source.name, each.tally) for each in works]
     totals = Totals.of(sources, seconds)
-    statuses = error_statuses(works)
-    if stopped:
-        statuses.add(SIGNALLED)
+    statuses = error_statuses(works, stopped=stopped)
     if totals.untranslatable or totals.in_flight or totals.waiting:
         statuses.add(1)
     status = exit_status(statuses)

@@ -64,9 +64,10 @@ def exit_status(statuses: Iterable[int]) -> int:
     return next((status for status in PRECEDENCE if status in found), 0)
 
 
-def error_statuses(works: Sequence[SourceWork]) -> set[int]:
-    """The exit statuses of the sources that failed."""
-    return {each.tally.error.exit_status for each in works if each.tally.error is not None}
+def error_statuses(works: Sequence[SourceWork], *, stopped: bool = False) -> set[int]:
+    """The exit statuses of the sources that failed; `stopped`: and that of a signal."""
+    failed = {each.tally.error.exit_status for each in works if each.tally.error is not None}
+    return failed | {SIGNALLED} if stopped else failed
 
 
 def error_lines(works: Sequence[SourceWork]) -> list[ErrorLine]:

@@ -38,7 +38,7 @@ from migrate.qudo.reading import Row, job
 from migrate.qudo.source import Source
 
 #: Between the headers of a list, and at the end of each.
-LINE_END, _COMPLETE = "\n", "."
+_LINE_END, _COMPLETE = "\n", "."
 
 
 class Candidate(NamedTuple):
@@ -96,7 +96,7 @@ def locking_query(source: Source, ids: Sequence[int]) -> Select[Any]:
 
     One text, because PyMySQL takes longer for nine hundred rows than the server for locking them.
     """
-    lines = func.aggregate_strings(reading.header(source, literal_column(f"'{_COMPLETE}'")), LINE_END)
+    lines = func.aggregate_strings(reading.header(source, literal_column(f"'{_COMPLETE}'")), _LINE_END)
     return by_primary_key(select(func.count(), lines).where(among(ids)), tables.job).with_for_update()
 
 
@@ -110,7 +110,7 @@ def _lock_unchanged(
         part = parts.pop()
         count, text = connection.execute(locking_query(source, part), execution_options=UNCACHED).one()
         expected = [f"{by_job_id[job_id].row.header} {_COMPLETE}" for job_id in part]
-        found = text.split(LINE_END) if count else []
+        found = text.split(_LINE_END) if count else []
         if found == expected:
             kept += part
         elif count > 1 and (len(found) < count or not found[-1].endswith(_COMPLETE)):  # cut short

@@ -5,7 +5,7 @@ Pages are key ranges (no OFFSET), each statement its own snapshot, bounded in ro
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, and_, case, cast, func, null, or_, select, text
@@ -143,6 +143,11 @@ def row_of(text: str, arg: bytes | None) -> Row:
     )
 
 
+def rows_of(found: Iterable[Any]) -> list[Row]:
+    """The rows of a query of `columns`."""
+    return [row_of(*each) for each in found]
+
+
 def highest_priority(connection: Connection, below: int | None) -> int | None:
     """The highest priority in the table, or the highest under `below`; None when there is none. An index look-up."""
     query = select(func.max(job.priority))
@@ -157,7 +162,7 @@ def free_rows(
 ) -> list[Row]:
     """The next free rows of one priority behind `position`, by id; at most `limit` rows."""
     query = free_rows_query(source, position, selection, now, limit)
-    return [row_of(*row) for row in connection.execute(query)]
+    return rows_of(connection.execute(query))
 
 
 def free_rows_query(source: Source, position: Position, selection: Selection, now: int, limit: int) -> Select[Any]:
@@ -200,7 +205,7 @@ def remaining_rows(source: Source, connection: Connection, after_id: int, limit:
     query = select(*columns(source, limit)).where(job.id > after_id).order_by(job.id).limit(limit)
     if locking:
         query = query.with_for_update(read=True)
-    return [row_of(*row) for row in connection.execute(query)]
+    return rows_of(connection.execute(query))
 
 
 def row_estimate(source: Source, connection: Connection) -> int:
@@ -226,7 +231,7 @@ def samples(source: Source, connection: Connection, func_id: int, limit: int) ->
     found: dict[int, Row] = {}
     for order in (job.id.asc(), job.id.desc()):
         query = select(*columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
-        found.update((row.id, row) for row in (row_of(*each) for each in connection.execute(query)))
+        found.update((row.id, row) for row in rows_of(connection.execute(query)))
     return [found[key] for key in sorted(found)]
 
 

@@ -60,6 +60,19 @@ FAULTS = {
 }
 
 
+def through(fault: Fault, request: bytes, proxy: Proxy, server: RedisServer, cli: Cli) -> Report:
+    """A run that the fault meets at this request: it says why it waits, and goes on when that is mended."""
+    proxy.hold_request(request)
+    running = cli.start("run", "--json", "--batch-size", BATCH_SIZE)
+    proxy.wait_held()
+    fault.strike(server)
+    proxy.release()
+    running.wait_for(fault.message)
+    running.wait_for("waiting, ")
+    fault.mend(server)
+    return Report(running.wait())
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_run_waits_with_a_visible_reason_and_goes_on(
     fault: Fault, innodb: MariaDBDatabase, own_redis: RedisServer, cli: Cli, write_config: WriteConfig
@@ -69,16 +82,7 @@ def test_a_run_waits_with_a_visible_reason_and_goes_on(
     order = books.order()
     with Proxy(own_redis) as proxy:
         write_config([innodb], f"redis://127.0.0.1:{proxy.port}/0")
-        proxy.hold_request(HAND_OFF)
-        running = cli.start("run", "--json", "--batch-size", BATCH_SIZE)
-        proxy.wait_held()
-
-        fault.strike(own_redis)
-        proxy.release()
-        running.wait_for(fault.message)
-        running.wait_for("waiting, ")
-        fault.mend(own_redis)
-        report = Report(running.wait())
+        report = through(fault, HAND_OFF, proxy, own_redis, cli)
 
     books.use(own_redis.client())
     assert report.counts == {"moved": JOBS, "handed_off": JOBS}
@@ -96,14 +100,7 @@ def test_a_fault_in_the_last_step_of_a_run_is_waited_out_too(
     books.fill(JOBS)
     with Proxy(own_redis) as proxy:
         write_config([myisam], f"redis://127.0.0.1:{proxy.port}/0")
-        proxy.hold_request(FENCE)
-        running = cli.start("run", "--json", "--batch-size", BATCH_SIZE)
-        proxy.wait_held()
-        fault.strike(own_redis)
-        proxy.release()
-        running.wait_for("waiting, ")
-        fault.mend(own_redis)
-        report = Report(running.wait())
+        report = through(fault, FENCE, proxy, own_redis, cli)
     books.use(own_redis.client())
     assert (report.status, report.counts) == (0, {"moved": JOBS, "handed_off": JOBS})
     assert myisam.count("qudo_migrate_chunk") == 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from migrate.resque import mirror
 from migrate.resque.steps import Step
@@ -21,11 +20,6 @@ from tests.resque_app import Resque
 from tests.schemas import check
 from tests.servers import MariaDBDatabase, RedisServer, SQLiteDatabase, wait_until
 from tests.servers.command import Cli
-
-
-@pytest.fixture
-def resque(redis: Redis) -> Resque:
-    return Resque(redis)
 
 
 def moved(cli: Cli, *arguments: str, status: int = 0) -> Any:

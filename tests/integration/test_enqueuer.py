@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from migrate import DuplicateJob, Enqueuer, Receipt
 from migrate.errors import Unavailable, Untranslatable, UsageError
@@ -24,11 +23,6 @@ from tests.servers import Database, MariaDBDatabase, RedisServer, SQLiteDatabase
 from tests.servers.command import Cli
 
 OUTBOX = "qudo_migrate_outbox"
-
-
-@pytest.fixture
-def resque(redis: Redis) -> Resque:
-    return Resque(redis)
 
 
 # --- each step ---

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -25,11 +24,6 @@ from tests.servers import Database, MariaDBDatabase, RedisServer, SQLiteDatabase
 from tests.servers.command import Cli
 
 OUTBOX = "qudo_migrate_outbox"
-
-
-@pytest.fixture
-def resque(redis: Redis) -> Resque:
-    return Resque(redis)
 
 
 @pytest.fixture(params=["innodb", "sqlite"])

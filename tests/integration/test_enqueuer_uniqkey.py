@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from migrate import DuplicateJob, Enqueuer
 from migrate.resque.steps import KeyGuard, Step
@@ -16,11 +15,6 @@ from tests.conftest import WriteConfig
 from tests.integration.dualwriting import FUNC, QUEUE, configured, put_step, queued
 from tests.resque_app import Resque
 from tests.servers import Database, MariaDBDatabase, RedisServer
-
-
-@pytest.fixture
-def resque(redis: Redis) -> Resque:
-    return Resque(redis)
 
 
 def bind(database: MariaDBDatabase, server: RedisServer) -> None:
