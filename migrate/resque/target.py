@@ -149,9 +149,11 @@ class Target:
 
 
 def _client(url: str, answer_seconds: float | None = None) -> Redis:
-    scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES:  # what stands there isn't shown: it may be a password
-        raise UsageError(f"target.url: begin it with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+    scheme, separator, _ = url.partition("://")
+    if scheme not in _SCHEMES:
+        # What is no scheme isn't shown: it may hold the password.
+        found = f"{scheme!r}: " if separator and scheme.replace("+", "").isalnum() else ""
+        raise UsageError(f"target.url: {found}use one of {', '.join(f'{name}://' for name in _SCHEMES)}")
     # One immediate retry: a pooled connection may have died with the last restart. Real waiting is the engine's.
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
