@@ -29,6 +29,7 @@ POINTS = (
     "leasing.claimed",
     "leasing.recorded",
     "leasing.copied",
+    "leasing.deleting",
     "leasing.deleted",
     "leasing.ready",
     "handoff.begun",

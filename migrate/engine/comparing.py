@@ -26,7 +26,6 @@ from migrate.engine.survey import Survey
 from migrate.errors import Interrupted, Untranslatable
 from migrate.jobs import Identity
 from migrate.qudo import ddl, outbox, outbox_pages
-from migrate.qudo.outbox import ChunkState
 from migrate.qudo.outbox_pages import MovedRow
 from migrate.qudo.source import Source
 from migrate.resque import ledger
@@ -136,7 +135,7 @@ class Comparison:
         if not has_our_tables:
             return
         with self.source.reading() as connection:
-            moving = [each for each in outbox.chunks_in_order(connection) if each.state is ChunkState.MOVING]
+            moving = outbox.half_moved_chunks(connection)
         batch: _OneBatch | None = None
         with_rows: set[int] = set()
         for page in outbox_pages.pages(self.source):

@@ -3,14 +3,15 @@
 Reads and writes `job` and our own tables, under one named lock a database, held on the working connection: when the
 connection dies, so does the lock, and the next holder settles what was half done.
 
-A crash leaves claimed rows without a copy (freed by `settle`), or a chunk of `moving` copies (settled row by row).
+A crash leaves claimed rows without a copy (freed by `settle`), or a chunk of `moving` or `deleting` copies (settled row
+by row).
 Statements on `job` and on our tables never share a transaction: servers with GTIDs refuse the mixture.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
@@ -143,11 +144,14 @@ def _settle_half_moved(source: Source, connection: Connection) -> int:
 
 
 def _settle_chunk(source: Source, connection: Connection, record: Chunk) -> list[int]:
-    """Delete the claimed rows of a `moving` chunk, drop the copies of rows that Qudo took back, set the rest ready.
+    """Delete the claimed rows of a half-moved chunk, drop the copies of rows that Qudo took back, set the rest ready.
 
-    Returns the seqs that are ready.
+    Returns the seqs that are ready. Before our DELETE is on record, a row that is gone was taken back and done by Qudo.
     """
     copies = _copies(connection, record)
+    if record.state is ChunkState.MOVING:
+        copies = _keep(connection, record, copies, {"claimed"}, ChunkState.DELETING)
+    reach("leasing.deleting")
     far = sorted(job_id for job_id, state in copies.values() if state == "claimed")
     for part in id_lists(source, far):
         connection.execute(
@@ -158,17 +162,28 @@ def _settle_chunk(source: Source, connection: Connection, record: Chunk) -> list
     copies = _copies(connection, record)
     if any(state == "claimed" for _, state in copies.values()):
         raise Contention(f"source {source.name}: claimed rows could not be deleted")
-    lost = [seq for seq, (_, state) in copies.items() if state == "taken"]
-    ready = [seq for seq, (_, state) in copies.items() if state == "gone"]
-    for table in (tables.outbox, tables.pending) if lost else ():
-        connection.execute(delete(table).where(table.c.batch == record.batch, table.c.seq.in_(lost)))
+    return list(_keep(connection, record, copies, {"gone"}, ChunkState.READY))
+
+
+def _keep(
+    connection: Connection,
+    record: Chunk,
+    copies: Mapping[int, tuple[int, str]],
+    kept: Collection[str],
+    state: ChunkState,
+) -> dict[int, tuple[int, str]]:
+    """Put a chunk into its next state with the copies that are `kept`; the others are dropped. Returns those kept."""
+    staying = {seq: copy for seq, copy in copies.items() if copy[1] in kept}
+    dropped = [seq for seq in copies if seq not in staying]
+    for table in (tables.outbox, tables.pending) if dropped else ():
+        connection.execute(delete(table).where(table.c.batch == record.batch, table.c.seq.in_(dropped)))
     this = and_(tables.chunk.c.batch == record.batch, tables.chunk.c.first_seq == record.first_seq)
-    if ready:
-        connection.execute(update(tables.chunk).where(this).values(state=int(ChunkState.READY), jobs=len(ready)))
+    if staying:
+        connection.execute(update(tables.chunk).where(this).values(state=int(state), jobs=len(staying)))
     else:
         connection.execute(delete(tables.chunk).where(this))
     connection.commit()
-    return ready
+    return staying
 
 
 def _copies(connection: Connection, record: Chunk) -> dict[int, tuple[int, str]]:

@@ -33,6 +33,11 @@ class ChunkState(IntEnum):
     READY = 0  #: gone from `job`: may be handed off
     MOVING = 1  #: copies of claimed rows that are still in `job` (engines without transactions): never handed off
     HELD = 2  #: held back by `recover --redis-lost hold`, until a person decides otherwise
+    DELETING = 3  #: as MOVING, and our DELETE of their rows was begun: one that is gone from `job` was deleted by us
+
+
+#: Copies that count for nothing yet: their jobs are in `job`, and the next holder of the lock settles them.
+HALF_MOVED = frozenset({ChunkState.MOVING, ChunkState.DELETING})
 
 
 class Chunk(NamedTuple):
@@ -117,15 +122,15 @@ def chunks_in_order(connection: Connection, *, due_by: int | None = None) -> lis
 
 def half_moved_chunks(connection: Connection) -> list[Chunk]:
     """Chunks of moves without transactions that are under way, or whose migrator has died; the oldest first."""
-    return [each for _, each in _moved(connection, ChunkState.MOVING)]
+    return [each for _, each in _moved(connection, HALF_MOVED)]
 
 
-def _moved(connection: Connection, state: ChunkState | None = None) -> list[tuple[int, Chunk]]:
+def _moved(connection: Connection, states: Collection[ChunkState] | None = None) -> list[tuple[int, Chunk]]:
     query = select(chunk.batch, chunk.first_seq, chunk.last_seq, chunk.jobs, chunk.state, chunk.moved_at_us).order_by(
         chunk.moved_at_us, chunk.batch, chunk.first_seq
     )
-    if state is not None:
-        query = query.where(chunk.state == int(state))
+    if states is not None:
+        query = query.where(chunk.state.in_(sorted(map(int, states))))
     return [(int(row[5]), _chunk(row)) for row in connection.execute(query)]
 
 

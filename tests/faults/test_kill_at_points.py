@@ -105,7 +105,14 @@ def _kills() -> Iterator[Kill]:
         yield Kill("innodb", f"move.{step}", at)
     for step in ("copied", "deleted", "committed"):
         yield Kill("sqlite", f"move.{step}", 2)
-    for step, at in (("claimed", 1), ("recorded", 3), ("copied", 1), ("deleted", 3), ("ready", 1)):
+    for step, at in (
+        ("claimed", 1),
+        ("recorded", 3),
+        ("copied", 1),
+        ("deleting", 1),
+        ("deleted", 3),
+        ("ready", 1),
+    ):
         yield Kill("myisam", f"leasing.{step}", at)
     yield Kill("myisam", "leasing.claimed", 3)
     yield Kill("myisam", "leasing.deleted", 1, moved_and_left)
@@ -179,6 +186,7 @@ def test_a_chain_of_kills_needs_no_clean_run_in_between(
     if not database.transactional:
         points = [
             "leasing.copied",
+            "leasing.deleting",
             "leasing.deleted",
             "recover.found",
             "leasing.claimed",

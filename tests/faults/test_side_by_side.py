@@ -56,6 +56,9 @@ def test_a_migrator_that_slept_while_another_did_all_its_work_hands_off_nothing_
         other = run("--retry-for", "20")
         assert other.complete
         books.check_all_crossed()
+        assert cli("purge", "--older-than", "0").status == 0
+        assert database.count("qudo_migrate_outbox") == 0
+        books.purged = True
         sleeper.send(signal.SIGCONT)
         woken = Report(sleeper.wait())
 

@@ -304,7 +304,7 @@ def test_a_row_whose_decision_is_missing_is_said_and_stays(
 def test_copies_that_are_still_moving_are_not_handed_off(database: Database, migrator: Migrator, redis: Redis) -> None:
     fill(database, 3)
     move_all(migrator)
-    for state in (ChunkState.MOVING, ChunkState.HELD):
+    for state in (ChunkState.MOVING, ChunkState.DELETING, ChunkState.HELD):
         with migrator.source.writing() as connection:
             connection.execute(update(tables.chunk).values(state=int(state)))
         if database.transactional or state is ChunkState.HELD:

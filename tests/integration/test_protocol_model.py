@@ -42,7 +42,7 @@ from migrate.errors import Unavailable
 from migrate.failpoints import POINTS
 from migrate.jobs import Identity
 from migrate.qudo import binding
-from migrate.qudo.outbox import ChunkState
+from migrate.qudo.outbox import HALF_MOVED
 from migrate.qudo.serializers import Serializer
 from migrate.qudo.tables import MOVE_LEASE
 from migrate.resque import handoff, looking
@@ -499,13 +499,13 @@ class Crossing(RuleBasedStateMachine):
             states = {state for first, last, state in chunks[identity.batch] if first <= identity.seq <= last}
             times = len(present.get(identity, ())) + (identity in self.taken)
             if identity in bits:
-                assert states != {ChunkState.MOVING}, "a copy that still moves was handed off"
+                assert not states & HALF_MOVED, "a copy that still moves was handed off"
                 assert times == 1, f"job {number} has its bit and was pushed {times} times"
                 found.delivered[number] += 1
             else:
                 assert times == 0, f"job {number} was pushed and has no bit"
                 assert states, f"job {number} is undelivered and no record tells of it"
-                (found.moving if states == {ChunkState.MOVING} else found.undelivered)[number] += 1
+                (found.moving if states & HALF_MOVED else found.undelivered)[number] += 1
             assert set(present.get(identity, ())) <= {row}, f"a worker would get another job than {row}: {present}"
             if identity not in bits or identity in present or identity in self.running:
                 found.alive[number] = identity
