@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from migrate.config import Config, Route, TargetConfig
-from migrate.engine import binding, delivery, over
+from migrate.dualwrite import handing
+from migrate.engine import binding, delivery, giving_back, over, rollback
 from migrate.engine.batches import Batches
 from migrate.engine.choosing import Chooser, Prepared
 from migrate.engine.delivery import Delivery, Recovered
@@ -21,7 +22,7 @@ from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
 from migrate.failpoints import POINTS
 from migrate.jobs import Identity, ResqueJob
-from migrate.qudo import leasing, moving, outbox, tables
+from migrate.qudo import leasing, moving, outbox, purging, returning, returning_leased, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.moving import Moved
 from migrate.qudo.source import Source
@@ -30,7 +31,10 @@ from migrate.resque.target import Target
 from tests.servers import Database, MariaDBDatabase
 
 #: The modules that have points at which a process can die.
-_MODULES_WITH_POINTS = (moving, leasing, outbox, handoff, durability, delivery, over)
+_MODULES_WITH_POINTS = (
+    *(moving, leasing, outbox, handoff, durability, delivery, over),
+    *(purging, rollback, giving_back, returning, returning_leased, handing),
+)
 
 
 class Died(BaseException):
@@ -43,13 +47,23 @@ def die() -> None:
 
 
 @contextlib.contextmanager
-def at(point: str | None, action: Callable[[], object] = die, *, on_pass: int = 1) -> Iterator[None]:
-    """Do something at a point of `migrate.failpoints`; by default die, and what was open is rolled back."""
+def at(
+    point: str | None,
+    action: Callable[[], object] = die,
+    *,
+    on_pass: int = 1,
+    heard: Callable[[str], object] = lambda _: None,
+) -> Iterator[None]:
+    """Do something at a point of `migrate.failpoints`; by default die, and what was open is rolled back.
+
+    `heard` is told of each point that is passed.
+    """
     passes = 0
 
     def reach(name: str) -> None:
         nonlocal passes
         assert name in POINTS
+        heard(name)
         passes += name == point
         if name == point and passes == on_pass:
             action()
@@ -76,7 +90,7 @@ class Migrator:
         # Without TLS: loading the system's certificates for each connection takes longer than most tests.
         self.source = Source(name, f"{url}?ssl_disabled=1" if url.startswith("mysql") else url)
         self.target = target
-        self._config = Config(TargetConfig("redis://unused"), (), routes)
+        self.config = Config(TargetConfig("redis://unused"), (), routes)
         self._chunk_rows = chunk_rows
         if bind:
             binding.bind(self.source, target)
@@ -89,7 +103,7 @@ class Migrator:
             self.source.forget_connections()
         self.batches = Batches()
         self.tally = Tally()
-        self.routing = Routing(self.source, self._config)
+        self.routing = Routing(self.source, self.config)
         watch = PauseWatch(self.target)
         self.delivery = Delivery(self.source, self.target, self.routing, watch)
         size = ChunkSize(self._chunk_rows)

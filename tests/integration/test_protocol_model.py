@@ -1,8 +1,9 @@
 """The crossing protocol as a state machine over the real functions, a real Redis and a real database.
 
-Hypothesis interleaves apps that enqueue, Qudo workers (those that outlived their lease too), several migrators that
-sleep or die between and within any two steps, a Redis that forgets what no fence has proved, and Resque workers. After
-each step every job is in exactly one place; at the end a clean drain leaves nothing undelivered.
+Hypothesis interleaves apps that enqueue (in Qudo, and by the dual-write adapter), Qudo workers (those that outlived
+their lease too), several migrators that sleep or die between and within any two steps, purges and rollbacks that die, a
+Redis that forgets what no fence has proved, and Resque workers. After each step every job is in exactly one place; at
+the end a clean drain leaves nothing undelivered.
 
 `QUDO_MIGRATE_MODEL_EXAMPLES=500` looks for new interleavings, and shortens one that fails; without it the same ones
 are tried each time.
@@ -15,7 +16,7 @@ import itertools
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -34,18 +35,28 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from migrate.config import Route
+from migrate import Enqueuer
+from migrate.config import Config, Route, SourceConfig, TargetConfig
+from migrate.dualwrite import breaker, planning, source_side, watch
 from migrate.engine import binding as pair
+from migrate.engine import giving_back, pausing
+from migrate.engine import rollback as rolling_back
 from migrate.engine.choosing import Prepared
 from migrate.engine.delivery import count_undelivered
-from migrate.errors import Unavailable
+from migrate.engine.purge import PurgeOptions, SourcePurge
+from migrate.engine.reporters import Reporter
+from migrate.engine.rollback import SourceRollback
+from migrate.engine.rollback_result import RollbackOptions
+from migrate.engine.stopping import Stop
+from migrate.errors import DuplicateJob, Unavailable
 from migrate.failpoints import POINTS
 from migrate.jobs import Identity
 from migrate.qudo import binding
-from migrate.qudo.outbox import HALF_MOVED
+from migrate.qudo.outbox import HALF_MOVED, ChunkState
 from migrate.qudo.serializers import Serializer
-from migrate.qudo.tables import MOVE_LEASE
-from migrate.resque import handoff, looking
+from migrate.qudo.tables import MOVE_LEASE, RETURN_LEASE
+from migrate.resque import handoff, looking, pauses, steps, taking
+from migrate.resque.steps import KeyGuard, Step
 from migrate.resque.target import Target
 from tests.integration.stepping import Died, Gone, Migrator, at
 from tests.qudo_app import Outcome, QudoJob, QudoWorker, enqueue, enqueueing, func_id, worker
@@ -90,6 +101,13 @@ DIES = st.none() | st.tuples(
     st.sampled_from(LEASING_POINTS) | st.sampled_from(MOVE_POINTS) | st.sampled_from(OTHER_POINTS), st.integers(1, 2)
 )
 
+#: At which point an operator's command dies; None: it ends. And how far Redis then falls back; None: not at all.
+PURGE_DIES = st.none() | st.sampled_from([point for point in POINTS if point.startswith("purge.")])
+ROLLBACK_DIES = st.none() | st.sampled_from([point for point in POINTS if point.startswith("rollback.")])
+FALLS_BACK = st.none() | CHOICES
+#: How often an example goes back, as that takes longest.
+TWICE = 2
+
 #: Func, uniqkey, priority, and whether it is due.
 JOBS = st.tuples(
     st.sampled_from(FUNCS),
@@ -131,7 +149,7 @@ class Carried(NamedTuple):
     """What tells a row from another, and from its own earlier state; payloads carry the same."""
 
     number: int
-    job_id: int
+    job_id: int | None  # None: an app's own row
     enqueue_time: int
     retry_cnt: int
 
@@ -162,11 +180,25 @@ class Ground:
         self.transactional = self.migrators[0].source.facts().transactional
         for func in FUNCS:
             func_id(self.session, func)
+        note = steps.new_note(Step.SWITCHED, 100, KeyGuard.QUDO, known=0, user="test", host="test")
+        assert steps.put(target, dict.fromkeys(FUNCS, note), known=0) is not None
+        # Without threads: it reads Redis at each enqueue.
+        self.enqueuer = Enqueuer(
+            Config(
+                TargetConfig(target.label, target.keys.namespace),
+                (SourceConfig("main", self.migrators[0].source.url.render_as_string(hide_password=False)),),
+                (route,),
+            )
+        )
         self._bound = dump(target.client)
 
     def begin(self) -> None:
         """Nothing has been enqueued yet."""
-        for table in ("job", "exception_log", *(f"qudo_migrate_{name}" for name in ("outbox", "chunk", "pending"))):
+        for table in (
+            "job",
+            "exception_log",
+            *(f"qudo_migrate_{name}" for name in ("outbox", "chunk", "pending", "returned")),
+        ):
             self.session.execute(f"DELETE FROM {table}")
         self.session.execute("DELETE FROM qudo_migrate_meta WHERE name = 'beat'")
         self.begin_ids_again()
@@ -182,6 +214,7 @@ class Ground:
         )
 
     def close(self) -> None:
+        self.enqueuer.close()
         for migrator in self.migrators:
             migrator.close()
         for qudo_worker in self.workers:
@@ -227,17 +260,21 @@ class Crossing(RuleBasedStateMachine):
         self.over_in_qudo: set[int] = set()
         self.taken: set[Identity] = set()
         self.running: set[Identity] = set()
+        self.purged: dict[Identity, Carried] = {}
         self.redis_forgot = False
-        self.strays = self.beats = 0
+        self.strays = self.beats = self.purges = self.rollbacks = 0
         self.may_be_lost = [self._keep()]
         self.sound = True
 
     # --- apps and Qudo's workers ------------------------------------------------------------------------------------
 
-    @initialize(jobs=st.lists(JOBS, min_size=1, max_size=6))
-    def jobs_wait(self, jobs: list[tuple[str, str | None, int, bool]]) -> None:
+    @initialize(jobs=st.lists(JOBS, min_size=1, max_size=4), crossed=st.lists(JOBS, max_size=4))
+    def jobs_wait(
+        self, jobs: list[tuple[str, str | None, int, bool]], crossed: list[tuple[str, str | None, int, bool]]
+    ) -> None:
         for job in jobs:
             self._enqueue(*job)
+        self.app_enqueues_across(crossed, None)
 
     @rule(jobs=st.lists(JOBS, min_size=1, max_size=4), ids_begin_again=st.booleans())
     def app_enqueues(self, jobs: list[tuple[str, str | None, int, bool]], ids_begin_again: bool) -> None:
@@ -258,6 +295,28 @@ class Crossing(RuleBasedStateMachine):
         if not due:
             self.session.execute(f"UPDATE job SET run_after = {FAR} WHERE id = {job_id}")
         self.live[number] = func, key
+
+    @rule(
+        jobs=st.lists(JOBS, min_size=1, max_size=4),
+        dies_at=st.sampled_from([None, None, "enqueue.written", "enqueue.handed_off"]),
+    )
+    def app_enqueues_across(self, jobs: list[tuple[str, str | None, int, bool]], dies_at: str | None) -> None:
+        """By the adapter on step `switched`: the row of the outbox is the app's own, and so is its hand-off."""
+        for func, key, priority, due in jobs:
+            if due:
+                self._enqueue_across(func, key, priority, dies_at)
+
+    def _enqueue_across(self, func: str, key: str | None, priority: int, dies_at: str | None) -> None:
+        number = next(self.numbers)
+        self.live[number] = func, key
+        try:
+            with at(dies_at):
+                self.ground.enqueuer.enqueue(func, {"number": number}, uniqkey=key, priority=priority)
+        except Died:
+            pass
+        except DuplicateJob:
+            del self.live[number]
+        self._redis_changed()
 
     @precondition(lambda self: None in self.in_hand)
     @rule(choice=CHOICES)
@@ -294,6 +353,8 @@ class Crossing(RuleBasedStateMachine):
             self._end(self.workers[0], job, outcome)
 
     def _end(self, qudo_worker: QudoWorker, job: QudoJob, outcome: Outcome) -> None:
+        if self._is_on_its_way_back(job.id):
+            return
         held = self._numbers_in_job(f"id = {job.id}")
         qudo_worker.end(job, outcome)
         for number in held:
@@ -307,7 +368,7 @@ class Crossing(RuleBasedStateMachine):
     def another_database_reenqueues_here(self, choice: int) -> None:
         """With several databases Qudo's retry updates the row of that id in one of them, picked at random."""
         self.strays += 1
-        rows = self.session.rows("SELECT id, grabbed_until FROM job ORDER BY id")
+        rows = self.session.rows(f"SELECT id, grabbed_until FROM job WHERE grabbed_until <> {RETURN_LEASE} ORDER BY id")
         claimed = [job_id for job_id, lease in rows if lease == MOVE_LEASE]
         if ids := claimed or [job_id for job_id, _ in rows]:
             job_id = chosen(ids, choice)
@@ -402,6 +463,55 @@ class Crossing(RuleBasedStateMachine):
             self.migrators[who].push(gone)
         self._redis_changed()
 
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.purges < TWICE)
+    @rule(dies_at=PURGE_DIES, redis_falls_back=FALLS_BACK)
+    def operator_purges(self, dies_at: str | None, redis_falls_back: int | None) -> None:
+        self.purges += 1
+        migrator = self.migrators[0]
+        before = self._rows()
+        bits, _ = self._in_redis({identity.batch for identity in before})
+        options = PurgeOptions(older_than_seconds=0)
+        purge = SourcePurge(migrator.source, self.target, migrator.routing, options, Stop(), Reporter())
+        self._operate(purge.run, dies_at)
+        gone = {identity: row for identity, (row, _) in before.items() if identity not in self._rows()}
+        assert gone.keys() <= bits, "a purge deleted what Resque never got"
+        self.purged |= gone
+        if redis_falls_back is not None:
+            self.redis_forgets(redis_falls_back)
+
+    @precondition(lambda self: self.rollbacks < TWICE)
+    @rule(func=st.sampled_from([None, *FUNCS]), dies_at=ROLLBACK_DIES, redis_falls_back=FALLS_BACK)
+    def operator_rolls_back(self, func: str | None, dies_at: str | None, redis_falls_back: int | None) -> None:
+        self.rollbacks += 1
+        self._roll_back(func, dies_at)
+        if redis_falls_back is not None:
+            self.redis_forgets(redis_falls_back)
+
+    @rule()
+    def operator_resumes(self) -> None:
+        for glob in ("*", *FUNCS):
+            pauses.resume(self.target, glob)
+        self._redis_changed()
+
+    def _roll_back(self, func: str | None, dies_at: str | None = None) -> None:
+        migrator = self.migrators[0]
+        options = RollbackOptions(func_glob=func)
+        rollback = SourceRollback(migrator.source, self.target, migrator.routing, options, Stop(), Reporter())
+        self._operate(rollback.run, dies_at)
+
+    def _operate(self, command: Callable[[], object], dies_at: str | None) -> None:
+        """One command, which may die; Redis may forget what it did between any two points behind its fence."""
+        with contextlib.suppress(Died, Unavailable), at(dies_at, heard=self._passed):
+            command()
+        self._redis_changed()
+
+    def _passed(self, point: str) -> None:
+        if point == "fence.proved":
+            self.may_be_lost.clear()
+        self._redis_changed()
+
     # --- Redis and its workers --------------------------------------------------------------------------------------
 
     @rule(choice=CHOICES)
@@ -484,20 +594,16 @@ class Crossing(RuleBasedStateMachine):
             "SELECT batch, first_seq, last_seq, state FROM qudo_migrate_chunk"
         ):
             chunks[batch].append((first, last, state))
-        copies = {
-            Identity(batch, seq): Carried(self._number(arg), *rest)
-            for batch, seq, arg, *rest in self.session.rows(
-                f"SELECT batch, seq, {self.session.as_bytes('arg')}, job_id, enqueue_time, retry_cnt"
-                " FROM qudo_migrate_outbox"
-            )
-        }
-        bits, present = self._in_redis({identity.batch for identity in copies})
-        assert set(present) <= set(copies), "a job in Redis has no row in the outbox"
+        copies = self._rows()
+        bits, present = self._in_redis({identity.batch for identity in (*copies, *self.purged)})
+        returning = taking.returning(self.target, "main")
+        assert set(present) <= {*copies, *self.purged}, "a job in Redis has no row in the outbox"
         found = Found(Counter(self._numbers_in_job()), Counter(), Counter(), Counter(), {})
-        for identity, row in copies.items():
+        for identity, (row, is_due) in ({each: (row, False) for each, row in self.purged.items()} | copies).items():
             number = row.number
             states = {state for first, last, state in chunks[identity.batch] if first <= identity.seq <= last}
-            times = len(present.get(identity, ())) + (identity in self.taken)
+            states |= {ChunkState.READY} if is_due else set()
+            times = len(present.get(identity, ())) + (identity in self.taken) + (identity in returning)
             if identity in bits:
                 assert not states & HALF_MOVED, "a copy that still moves was handed off"
                 assert times == 1, f"job {number} has its bit and was pushed {times} times"
@@ -507,9 +613,20 @@ class Crossing(RuleBasedStateMachine):
                 assert states, f"job {number} is undelivered and no record tells of it"
                 (found.moving if states & HALF_MOVED else found.undelivered)[number] += 1
             assert set(present.get(identity, ())) <= {row}, f"a worker would get another job than {row}: {present}"
-            if identity not in bits or identity in present or identity in self.running:
+            if identity not in bits or identity in present or identity in self.running or identity in returning:
                 found.alive[number] = identity
         return found
+
+    def _rows(self) -> dict[Identity, tuple[Carried, bool]]:
+        """The outbox: what each row carries, and whether it is an app's own that no hand-off has settled."""
+        rows = self.session.rows(
+            f"SELECT batch, seq, due, {self.session.as_bytes('arg')}, job_id, enqueue_time, retry_cnt"
+            " FROM qudo_migrate_outbox"
+        )
+        return {
+            Identity(batch, seq): (Carried(self._number(arg), *rest), due is not None)
+            for batch, seq, due, arg, *rest in rows
+        }
 
     def _in_redis(self, batches: set[int]) -> tuple[set[Identity], dict[Identity, list[Carried]]]:
         """The bits that are set, and the jobs that wait."""
@@ -525,7 +642,7 @@ class Crossing(RuleBasedStateMachine):
         for text in itertools.chain(*lists[: len(QUEUES) + 1]):
             payload = json.loads(text)
             ours = payload["qudo"]
-            row = Carried(payload["args"][0]["number"], ours["id"], ours["enqueue_time"], ours.get("retry_cnt", 0))
+            row = Carried(payload["args"][0]["number"], ours.get("id"), ours["enqueue_time"], ours.get("retry_cnt", 0))
             present[Identity.parse(ours["outbox"])].append(row)
         bits = {
             Identity(batch, 8 * place + bit)
@@ -537,8 +654,14 @@ class Crossing(RuleBasedStateMachine):
         return bits, dict(present)
 
     def _numbers_in_job(self, where: str = "1 = 1") -> list[int]:
-        rows = self.session.rows(f"SELECT {self.session.as_bytes('arg')} FROM job WHERE {where}")
+        """Without transactions a row on its way back counts once it is noted; before, its row in the outbox does."""
+        noted = f"(grabbed_until <> {RETURN_LEASE} OR id IN (SELECT job_id FROM qudo_migrate_returned))"
+        rows = self.session.rows(f"SELECT {self.session.as_bytes('arg')} FROM job WHERE {where} AND {noted}")
         return [self._number(arg) for (arg,) in rows]
+
+    def _is_on_its_way_back(self, job_id: int) -> bool:
+        """A row without a note, where `job` knows no transactions: a worker that once had its id must not hit it."""
+        return bool(self.session.rows(f"SELECT id FROM job WHERE id = {job_id} AND grabbed_until = {RETURN_LEASE}"))
 
     def _has_moving_copy(self, number: int) -> bool:
         """Without transactions: a row that is gone is taken for one that we deleted (test_moving.py tells of that)."""
@@ -556,18 +679,24 @@ class Crossing(RuleBasedStateMachine):
 
     def _drain(self) -> None:
         """Whatever has happened: one migrator that nobody disturbs brings all over, and Resque runs it."""
-        self.session.execute(f"UPDATE job SET grabbed_until = {LONG_AGO} WHERE grabbed_until NOT IN (0, {MOVE_LEASE})")
+        self.session.execute(
+            f"UPDATE job SET grabbed_until = {LONG_AGO} WHERE grabbed_until NOT IN (0, {MOVE_LEASE}, {RETURN_LEASE})"
+        )
         self.held.clear()
+        self.operator_resumes()
         migrator = self.migrators[0]
         migrator.forget()
         for _ in range(len(self.live) + 2):
+            if taking.returning(self.target, "main"):
+                self._roll_back("ends what others have begun")
             migrator.pass_over()
             self.each_job_is_in_exactly_one_place()
-            if not self.session.value("SELECT COUNT(*) FROM job"):
+            if not self.session.value("SELECT COUNT(*) FROM job") and not taking.returning(self.target, "main"):
                 break
             self._run_everything()
             migrator.release()
-        assert self.session.value("SELECT COUNT(*) FROM job") == 0
+        left = self.session.rows("SELECT id, func_id, uniqkey, grabbed_until, run_after FROM job")
+        assert not left, f"left in Qudo: {left}; keys: {self.session.rows('SELECT * FROM qudo_migrate_pending')}"
         assert count_undelivered(migrator.source, self.target) == 0
         assert migrator.delivery.undelivered().deliverable == 0
         assert sorted(self._find().delivered.elements()) == sorted(self.live)
@@ -595,7 +724,16 @@ def own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(enqueueing, "time", clock)
     monkeypatch.setattr(worker, "time", clock)
+    monkeypatch.setattr(planning, "time", clock)
     monkeypatch.setattr(looking, "SECOND_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(rolling_back, "SECOND_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(giving_back, "FLUSH_SECONDS", 0.0)  # nobody kills MariaDB here
+    # What is remembered for some time would make an example depend on how fast it runs.
+    monkeypatch.setattr(watch, "OLD_SECONDS", -1.0)
+    monkeypatch.setattr(source_side, "BINDING_SECONDS", -1.0)
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(pausing, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(watch.Watch, "_start", lambda self: None)
     # Each job is a call of its own, so that a migrator can die in the middle of a chunk.
     monkeypatch.setattr(handoff, "CALL_JOBS", 1)
 
