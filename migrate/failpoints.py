@@ -59,6 +59,13 @@ POINTS = (
     "rollback.freed",
     "rollback.forgotten",
     "rollback.ended",
+    "native.read",
+    "native.inserted",
+    "native.committed",
+    "native.leased",
+    "native.noted",
+    "native.freed",
+    "native.released",
 )
 
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "exit": None}

@@ -351,6 +351,9 @@ def rollback(
     func: FuncOption = None,
     source: SourceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    include_native: Annotated[
+        bool, typer.Option("--include-native", help="Jobs that were born in Resque (step resque) go into Qudo as well.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Without proof that Redis has its side on disk.")] = False,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -360,7 +363,7 @@ def rollback(
     """Take jobs that Resque has not started back into Qudo. Its funcs stay paused until they are resumed."""
     options = common(context, config, json, quiet, log_format)
     configuration = options.load()
-    wanted = RollbackOptions(func_glob=func, dry_run=dry_run, force=force)
+    wanted = RollbackOptions(func_glob=func, dry_run=dry_run, include_native=include_native, force=force)
     reporter = options.reporter()
     with stop_on_signals(lambda: reporter.says("stopping after the chunk in hand")) as stop:
         result = engine_rollback(configuration, configuration.only_sources(source or ()), wanted, stop, reporter)

@@ -12,12 +12,36 @@ def show_rollback(result: RollbackResult) -> None:
     """What is in Qudo again, what stays in Resque and why, what is paused."""
     console = output_console()
     verb = "would return" if result.dry_run else "returned"
-    columns = ("source", verb, "started", "done or gone", "uniqkey held", "purged", "collided", "on their way")
+    columns = (
+        "source",
+        verb,
+        "started",
+        "done or gone",
+        "uniqkey held",
+        "born in Resque",
+        "purged",
+        "collided",
+        "on their way",
+    )
     rows = [
-        (each.name, each.returned, each.started, each.gone, each.held, each.purged, each.collided, each.returning)
+        (
+            each.name,
+            each.returned,
+            each.started,
+            each.gone,
+            each.held,
+            each.native,
+            each.purged,
+            each.collided,
+            each.returning,
+        )
         for each in result.sources
     ]
     console.print(table("Jobs", columns, rows))
+    if native := sum(each.returned_native for each in result.sources):
+        console.print(f"{native:,} of them were born in Resque.", soft_wrap=True)
+    elif left := sum(each.native for each in result.sources):
+        console.print(f"{left:,} jobs born in Resque stay there; --include-native takes them, too.", soft_wrap=True)
     if not result.dry_run:
         console.print(f"[bold]{escape(result.paused)}[/] stays paused until it is resumed.", soft_wrap=True)
     for reason in result.ignored:

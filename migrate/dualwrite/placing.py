@@ -8,18 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-import unicodedata
 from collections.abc import Sequence
 
 from migrate.resque.steps import Step, StepNote
-
-
-def folded(key: str) -> str:
-    """One spelling for all keys that any of MySQL's collations could take for equal: case, accents, trailing blanks."""
-    if key.isascii():
-        return key.lower().rstrip(" ")
-    text = unicodedata.normalize("NFKD", key.casefold())
-    return "".join(letter for letter in text if not unicodedata.combining(letter)).casefold().rstrip(" ")
+from migrate.resque.unique_keys import folded
 
 
 def _hash(*parts: bytes) -> int:

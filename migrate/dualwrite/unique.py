@@ -13,7 +13,6 @@ from typing import NoReturn, TypeVar
 from sqlalchemy import Connection
 
 from migrate.dualwrite.handing import Handing
-from migrate.dualwrite.placing import folded
 from migrate.dualwrite.planning import Planned
 from migrate.dualwrite.source_side import SourceSide
 from migrate.errors import Contention, DuplicateJob, SchemaError, TargetMismatch
@@ -24,6 +23,7 @@ from migrate.qudo.unique_keys import InQudo, Pending
 from migrate.resque import looking
 from migrate.resque.enqueueing import Claim, KeyHeld
 from migrate.resque.steps import KeyGuard
+from migrate.resque.unique_keys import folded
 
 Result = TypeVar("Result")
 

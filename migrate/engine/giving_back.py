@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
+from migrate.engine.giving_natives import GivingNatives
+from migrate.engine.natives import Natives
 from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
 from migrate.engine.reporters import Reporter
 from migrate.engine.stopping import Stop
@@ -16,7 +19,6 @@ from migrate.errors import Contention, Interrupted, Refused
 from migrate.failpoints import reach
 from migrate.jobs import Identity
 from migrate.qudo import returning, returning_leased
-from migrate.qudo.returning import GivenBack
 from migrate.qudo.source import Source
 from migrate.resque import durability, taking
 from migrate.resque.taking import Taking
@@ -26,6 +28,17 @@ from migrate.resque.target import Target
 CONTENTION_SECONDS, CONTENTION_PAUSE_SECONDS = 15.0, 0.2
 #: Seconds until InnoDB has flushed a commit by itself where it doesn't flush each (`innodb_flush_log_at_trx_commit`).
 FLUSH_SECONDS = 2.0
+
+
+_Job = TypeVar("_Job")
+_Given = TypeVar("_Given")
+
+
+class _OnTheirWay(NamedTuple):
+    """Jobs that were taken and not forgotten."""
+
+    crossed: set[Identity]
+    natives: set[Identity]
 
 
 def check_stop(stop: Stop, source: Source) -> None:
@@ -47,6 +60,7 @@ class GivingBack:
         stop: Stop,
         reporter: Reporter,
         counts: Counter[str],
+        natives: Natives,
         *,
         force: bool,
     ) -> None:
@@ -59,39 +73,49 @@ class GivingBack:
         self._force = force
         self._size = ChunkSize(DEFAULT_CAP)
         self._counts = counts
+        self._natives = GivingNatives(source, target, natives, counts, self._patiently)
         self.ignored: list[str] = []  #: what --force ignored
 
     def run(self) -> None:
         """Put all that is on its way into `job`, behind a fence; then forget it in Redis."""
+        on_their_way = self._proved(self._on_their_way)
+        reach("rollback.fenced")
         done: list[Identity] = []
         try:
-            for batch, seqs in returning.by_batch(self._durably_returning()).items():
-                start = 0
-                while start < len(seqs):
-                    check_stop(self._stop, self._source)
-                    part = seqs[start : start + self._size.rows]
-                    start += len(part)
-                    began = time.monotonic()
+            for batch, seqs in returning.by_batch(on_their_way.crossed).items():
+                for part in self._parts(seqs):
                     done += self._chunk(batch, part)
-                    self._size.took(len(part), time.monotonic() - began)
         finally:
-            self._forget(done)
+            self._forget(done, natives=False)
+        done = []
+        try:
+            for jobs in self._parts(sorted(on_their_way.natives)):
+                done += self._natives.chunk(jobs)
+                self._reporter.advanced(self._source.name, len(jobs))
+        finally:
+            self._forget(done, natives=True)
         self.drop_notes()
         reach("rollback.ended")
 
-    def _durably_returning(self) -> set[Identity]:
-        """The jobs on their way, as a crash of Redis would leave them at least."""
+    def _parts(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
+        """As many at a time as fit in a short transaction. Raises Interrupted in between."""
+        start = 0
+        while start < len(jobs):
+            check_stop(self._stop, self._source)
+            part = jobs[start : start + self._size.rows]
+            start += len(part)
+            began = time.monotonic()
+            yield part
+            self._size.took(len(part), time.monotonic() - began)
 
-        def look(target: Target) -> set[Identity]:
-            return taking.returning(target, self._source.name)
-
-        on_their_way = self._proved(look)
-        reach("rollback.fenced")
-        return on_their_way
+    def _on_their_way(self, target: Target) -> _OnTheirWay:
+        name = self._source.name
+        return _OnTheirWay(taking.returning(target, name), taking.returning_natives(target, name))
 
     def _chunk(self, batch: int, seqs: Sequence[int]) -> list[Identity]:
         """Return jobs of one batch; where a uniqkey collides, part by part. Returns those that are in `job`."""
-        given = self._patiently(batch, seqs)
+        give_back = returning.give_back if self._source.facts().transactional else returning_leased.give_back
+        given = self._patiently(lambda: give_back(self._source, batch, seqs))
         done = [Identity(batch, seq) for seq in sorted(given.returned)]
         self._counts["returned"] += len(done)
         self._reporter.advanced(self._source.name, len(done))
@@ -108,12 +132,11 @@ class GivingBack:
             done += self._chunk(batch, half)
         return done
 
-    def _patiently(self, batch: int, seqs: Sequence[int]) -> GivenBack:
-        give_back = returning.give_back if self._source.facts().transactional else returning_leased.give_back
+    def _patiently(self, give_back: Callable[[], _Given]) -> _Given:
         deadline = time.monotonic() + CONTENTION_SECONDS
         while True:
             try:
-                return give_back(self._source, batch, seqs)
+                return give_back()
             except Contention:
                 if time.monotonic() >= deadline:
                     raise
@@ -127,7 +150,7 @@ class GivingBack:
         lost = len(set(orphans) & taking.returning(self._target, self._source.name))
         self._counts["returning"] += lost
 
-    def _forget(self, done: Sequence[Identity]) -> None:
+    def _forget(self, done: Sequence[Identity], *, natives: bool) -> None:
         """The jobs are in Qudo: nothing of them is left to do in Redis."""
         if not done:
             return
@@ -135,23 +158,20 @@ class GivingBack:
         if not self._source.is_sqlite and facts.flush_at_commit != 1:
             time.sleep(FLUSH_SECONDS)  # a commit that MySQL forgets must find its job still on its way
         for start in range(0, len(done), taking.CALL_JOBS):
-            self._taking.forget(done[start : start + taking.CALL_JOBS])
+            self._taking.forget(done[start : start + taking.CALL_JOBS], natives=natives)
             reach("rollback.forgotten")
 
     def drop_notes(self) -> None:
         """Drop notes of jobs that Redis has durably forgotten to be on their way. Raises Refused without proof."""
         with self._source.reading() as connection:
             noted = returning.notes(connection)
-
-        def look(target: Target) -> set[Identity]:
-            return taking.returning(target, self._source.name)
-
         ignored = len(self.ignored)
-        on_their_way = self._proved(look)
+        on_their_way = self._proved(self._on_their_way)
         if noted and len(self.ignored) == ignored:
-            returning.drop_notes(self._source, noted - on_their_way)
+            returning.drop_notes(self._source, noted - on_their_way.crossed - on_their_way.natives)
 
-    def _proved(self, look: Callable[[Target], set[Identity]]) -> set[Identity]:
+    def _proved(self, look: Callable[[Target], _OnTheirWay]) -> _OnTheirWay:
+        """What is on its way, as a crash of Redis would leave it at least."""
         try:
             return durability.fence(self._target, look)
         except Refused as error:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from migrate.config import Delayed
 from migrate.decision import Decision
+from migrate.engine.natives import Natives
 from migrate.engine.routing import Routing
 from migrate.errors import Untranslatable
 from migrate.jobs import Identity
@@ -31,12 +32,18 @@ from migrate.resque.target import Target
 
 #: Outbox rows that one statement reads by identity.
 _ROWS_PER_READ = 300
+#: What stands in the text of a job born in Resque; others may have it by chance.
+_NATIVE = b'"native"'
 
 
 class Returnable:
     """Judges the jobs of one source, pass after pass."""
 
-    def __init__(self, source: Source, target: Target, routing: Routing, func_glob: str | None) -> None:
+    def __init__(
+        self, source: Source, target: Target, routing: Routing, func_glob: str | None, natives: Natives
+    ) -> None:
+        """`natives` judges jobs that were born in Resque."""
+        self._natives = natives
         self._source = source
         self._target = target
         self._routing = routing
@@ -62,11 +69,14 @@ class Returnable:
         self._begun = set()
         self.seen = {}
         self.purged = set()
+        self._natives.begin_pass()
         if self._alike is not None:
             self._alike.begin_pass()
         for text in taking.begun(self._target):
             note = _decoded(text)
-            identity = self._own_identity(note.get("payload") if isinstance(note, dict) else None)
+            payload = note.get("payload") if isinstance(note, dict) else None
+            self._natives.begun(payload)
+            identity = self._own_identity(payload)
             if identity is not None:
                 self._begun.add(identity)
         for identity in self._chosen(self._begun):
@@ -77,7 +87,10 @@ class Returnable:
         own: dict[Identity, tuple[bytes, int]] = {}
         strange: list[tuple[bytes, Any]] = []
         copies: list[Entry] = []
+        native: list[bytes] = []
         for text in texts:
+            if _NATIVE in text:
+                native.append(text)
             if self._classes is not None and _class(text) not in self._classes:
                 continue  # most of a queue that other funcs share: nothing of it needs its row
             job = _decoded(text)
@@ -92,7 +105,7 @@ class Returnable:
         free = self._free(own)
         entries = [Entry(identity, own[identity][0], own=True) for identity in own if identity in free]
         entries += [copy for copy in copies if copy.identity in free]
-        return entries + self._among_strange(place, strange)
+        return entries + self._among_strange(place, strange) + self._natives.of_page(place, native)
 
     def of_chunk(self, record: Chunk) -> list[int]:
         """The seqs of a chunk's undelivered jobs that may be claimed."""

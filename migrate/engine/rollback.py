@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from migrate.config import Config, SourceConfig
-from migrate.engine import binding
+from migrate.engine import binding, native_keys
 from migrate.engine.giving_back import GivingBack, check_stop
 from migrate.engine.meeting import meet
+from migrate.engine.natives import Natives
 from migrate.engine.recording import operator, record
 from migrate.engine.reporters import Reporter
 from migrate.engine.results import Tally
@@ -49,6 +50,7 @@ def rollback(
     started = time.monotonic()
     ignored: list[str] = []
     checked: list[str] = []
+    still_born: list[str] = []
 
     def work(source: Source, tally: Tally) -> None:
         binding.check(source, target)
@@ -60,7 +62,7 @@ def rollback(
             return
         binding.check(source, target)
         checked.append(source.name)
-        one = SourceRollback(source, target, Routing(source, config), options, stop, reporter)
+        one = SourceRollback(source, target, config, options, stop, reporter)
         try:
             one.run()
         finally:
@@ -69,8 +71,12 @@ def rollback(
 
     try:
         meet(target, 0, stop, reporter)
+        if options.include_native:
+            if not options.dry_run:
+                ignored += native_keys.guard_both(target, sources, options.func_glob, stop, force=options.force)
+            still_born = native_keys.born_in_resque(target, options.func_glob)
         works = side_by_side(sources, work, reporter)
-        result = result_of(works, options, sorted(set(ignored)), stopped=stop.requested)
+        result = result_of(works, options, sorted(set(ignored)), still_born, stopped=stop.requested)
         if checked and not options.dry_run:
             _record(target, options, result, time.monotonic() - started)
     finally:
@@ -86,7 +92,7 @@ def _has_crossed(source: Source) -> bool:
 
 def _record(target: Target, options: RollbackOptions, result: RollbackResult, seconds: float) -> None:
     counts = {"returned": sum(source.returned for source in result.sources)}
-    chosen = {"func": options.func_glob, "force": options.force}
+    chosen = {"func": options.func_glob, "include_native": options.include_native, "force": options.force}
     record(target, "rollback", seconds=seconds, options=chosen, counts=counts, exit_status=result.exit_status)
 
 
@@ -97,14 +103,16 @@ class SourceRollback:
         self,
         source: Source,
         target: Target,
-        routing: Routing,
+        config: Config,
         options: RollbackOptions,
         stop: Stop,
         reporter: Reporter,
     ) -> None:
         self._source = source
         self._target = target
-        self._routing = routing
+        self._routing = Routing(source, config)
+        glob, wanted = options.func_glob, options.include_native
+        self._natives = Natives(source, target, config, self._routing, glob, wanted=wanted)
         self._options = options
         self._stop = stop
         self._reporter = reporter
@@ -118,7 +126,7 @@ class SourceRollback:
         """
         self._reporter.source_started(self._source.name, 0)
         self._routing.refresh()
-        returnable = Returnable(self._source, self._target, self._routing, self._options.func_glob)
+        returnable = Returnable(self._source, self._target, self._routing, self._options.func_glob, self._natives)
         with self._source.reading() as connection:
             held = source_side.read(connection)
         if held.target_id is None:
@@ -136,6 +144,7 @@ class SourceRollback:
                 self._stop,
                 self._reporter,
                 self.counts,
+                self._natives,
                 force=self._options.force,
             )
             self.ignored = giving_back.ignored
@@ -155,17 +164,19 @@ class SourceRollback:
         returnable.begin_pass()
         self.counts["returned"] = sum(len(returnable.of_chunk(chunk)) for chunk in self._undelivered())
         for place in taking_of_one.places():
-            met: set[Identity] = set()
+            met: set[tuple[bool, Identity]] = set()
 
             def choose(
-                texts: Sequence[bytes], place: taking.Place = place, met: set[Identity] = met
+                texts: Sequence[bytes], place: taking.Place = place, met: set[tuple[bool, Identity]] = met
             ) -> list[taking.Entry]:
-                met.update(entry.identity for entry in returnable.of_page(place, texts))
+                met.update((entry.native, entry.identity) for entry in returnable.of_page(place, texts))
                 return []
 
             for _ in taking_of_one.work_through(place, choose):
                 self._check_stop()
-            self.counts["returned"] += len(met)
+            natives = sum(native for native, _ in met)
+            self.counts["returned_native"] += natives
+            self.counts["returned"] += len(met) - natives
         self._count_stays(returnable, leaving=self.counts["returned"])
 
     # -- taking --
@@ -245,11 +256,14 @@ class SourceRollback:
 
     def _count_stays(self, returnable: Returnable, *, leaving: int = 0) -> None:
         stays = returnable.counts()
-        self.counts.update(stays)
         self.counts["purged"] += len(returnable.purged)
         on_their_way = len(taking.returning(self._target, self._source.name))
+        natives = len(taking.returning_natives(self._target, self._source.name))
         self.counts["returning"] = max(0, on_their_way - self.counts["collided"])
+        self.counts["returning"] += max(0, natives - self.counts["collided_native"])
         self.counts["gone"] = max(0, returnable.remaining() - stays.total() - on_their_way - leaving)
+        self.counts.update(stays)
+        self.counts.update(self._natives.seen.values())
 
     def _check_stop(self) -> None:
         check_stop(self._stop, self._source)

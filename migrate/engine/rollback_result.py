@@ -14,10 +14,12 @@ class RolledBackSource(msgspec.Struct, frozen=True):
     """One source's part of a rollback; the integers count jobs."""
 
     name: str
-    returned: int  #: in Qudo again
+    returned: int  #: in Qudo again, or for the first time: `returned_native`
+    returned_native: int  #: of these, jobs that were born in Resque
     started: int  #: stay: at work, failed, or tried before
     gone: int  #: stay: found nowhere, so a worker has done them or has just taken them
     held: int  #: stay: another job in Qudo has their uniqkey
+    native: int  #: stay: born in Resque, and not asked for, or their arg can't be written as it was
     purged: int  #: stay: they wait in Resque, but their outbox rows were purged
     collided: int  #: on their way, in neither side's reach: their uniqkey was taken in `job` meanwhile
     returning: int  #: on their way for another reason: the next rollback goes on
@@ -43,23 +45,31 @@ class RollbackOptions(msgspec.Struct, frozen=True):
 
     func_glob: str | None = None
     dry_run: bool = False
+    include_native: bool = False  #: take jobs that were born in Resque, too
     force: bool = False
 
 
 def result_of(
-    works: Sequence[SourceWork], options: RollbackOptions, ignored: list[str], *, stopped: bool
+    works: Sequence[SourceWork],
+    options: RollbackOptions,
+    ignored: list[str],
+    still_born: Sequence[str],
+    *,
+    stopped: bool,
 ) -> RollbackResult:
-    """The result of all sources."""
+    """The result of all sources. `still_born`: funcs whose jobs apps go on pushing into Resque."""
     statuses = error_statuses(works, stopped=stopped)
     sources = [
         RolledBackSource(
             name=each.source.name,
-            returned=each.tally.left["returned"],
+            returned=each.tally.left["returned"] + each.tally.left["returned_native"],
+            returned_native=each.tally.left["returned_native"],
             started=each.tally.left["started"],
             gone=each.tally.left["gone"],
             held=each.tally.left["held"],
+            native=each.tally.left["native"],
             purged=each.tally.left["purged"],
-            collided=each.tally.left["collided"],
+            collided=each.tally.left["collided"] + each.tally.left["collided_native"],
             returning=each.tally.left["returning"],
             seconds=round(each.tally.seconds, 3),
             error=each.tally.error.message if each.tally.error else None,
@@ -67,7 +77,8 @@ def result_of(
         for each in works
     ]
     unfinished = any(source.collided or source.returning for source in sources)
-    if unfinished or any(source.held for source in sources):
+    left = any(source.held or (options.include_native and source.native) for source in sources)
+    if unfinished or left:
         statuses.add(1)
     glob = options.func_glob or "*"
     status = exit_status(statuses)
@@ -79,12 +90,17 @@ def result_of(
         paused=glob,
         ignored=ignored,
         errors=error_lines(works),
-        next=_next_step(options, glob, unfinished=unfinished or stopped or bool(error_statuses(works))),
+        next=_next_step(options, glob, still_born, unfinished=unfinished or stopped or bool(error_statuses(works))),
     )
 
 
-def _next_step(options: RollbackOptions, glob: str, *, unfinished: bool) -> str:
-    again = "qudo-migrate rollback" + (f" --func '{glob}'" if options.func_glob else "")
+def _next_step(options: RollbackOptions, glob: str, still_born: Sequence[str], *, unfinished: bool) -> str:
+    again = "qudo-migrate rollback" + (f" --func '{options.func_glob}'" if options.func_glob else "")
+    again += " --include-native" if options.include_native else ""
+    if still_born:
+        funcs = still_born[0] if len(still_born) == 1 else options.func_glob or "*"
+        back = f"qudo-migrate cutover back --func '{funcs}'"
+        return f"{back}    on step resque apps go on pushing jobs into Resque; then {again}"
     if options.dry_run:
         return again
     if unfinished:

@@ -26,7 +26,7 @@ from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted, Unavailable
 from migrate.qudo import ddl, outbox, reading
 from migrate.qudo.source import Source
-from migrate.resque import history, owners
+from migrate.resque import history, owners, taking
 from migrate.resque.target import Target
 from migrate.verify.findings import CAP, Findings
 from migrate.verify.look import Look
@@ -205,7 +205,8 @@ class _Verification:
             for word in Jobs.__struct_fields__:
                 total[word] += getattr(source.jobs, word)
         total["foreign"] += foreign[""]
-        total["native"] = look.alike.unaccounted + look.natives
+        on_their_way = sum(len(taking.returning_natives(self._target, name)) for name in self._names)
+        total["native"] = look.alike.unaccounted + look.natives + on_their_way
         processed = owners.processed(self._target)
         if total["consumed"] > (processed or 0):
             self._findings.add(

@@ -71,14 +71,15 @@ class _Prepared:
 class Statements:
     """The statements of an enqueue for one kind of source and one driver."""
 
-    def __init__(self, source: Source, dialect: Dialect) -> None:
+    def __init__(self, source: Source, dialect: Dialect, *, lease: int = 0) -> None:
+        """`lease`: with which a row of `job` is written."""
         text = String() if source.is_sqlite else LargeBinary()
         row = {
             "func_id": bindparam("func_id", type_=Integer),
             "arg": bindparam("arg", type_=LargeBinary),
             "uniqkey": bindparam("uniqkey", type_=text),
             "enqueue_time": bindparam("enqueue_time", type_=Integer),
-            "grabbed_until": literal(0, Integer),
+            "grabbed_until": literal(lease, Integer),
             "run_after": bindparam("run_after", type_=Integer),
             "retry_cnt": literal(0, Integer),
             "priority": bindparam("priority", type_=Integer),

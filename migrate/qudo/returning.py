@@ -236,9 +236,14 @@ def drop_notes(source: Source, identities: Collection[Identity]) -> None:
     """Delete notes of jobs that Redis has durably forgotten to be on their way. Safe to repeat."""
     for batch, seqs in by_batch(identities).items():
         with source.writing() as connection:
-            for part in id_lists(source, seqs):
-                these = _these(batch, part, tables.returned.name)
-                connection.execute(delete(tables.returned).where(these), execution_options=UNCACHED)
+            forget_notes(source, connection, [Identity(batch, seq) for seq in seqs])
+
+
+def forget_notes(source: Source, connection: Connection, identities: Collection[Identity]) -> None:
+    """Delete notes, part of the caller's transaction."""
+    for batch, seqs in _in_lists(source, identities):
+        these = _these(batch, seqs, tables.returned.name)
+        connection.execute(delete(tables.returned).where(these), execution_options=UNCACHED)
 
 
 def new_ids(known: Mapping[int, int | None]) -> list[int]:

@@ -41,17 +41,17 @@ def give_back(source: Source, batch: int, seqs: Sequence[int]) -> GivenBack:
         orphans = frozenset(seqs).difference(rows, before)
         here = [seq for seq in rows if seq not in before]
         connection.commit()
-        _free(connection, source, returning.new_ids(before))  # who noted them may have died before it freed them
+        free(connection, source, returning.new_ids(before))  # who noted them may have died before it freed them
         try:
             ids = _insert_leased(source, connection, batch, here)
         except IntegrityError:
             connection.rollback()
-            _settle(source, connection)
+            settle_leases(source, connection)
             return GivenBack(frozenset(before), orphans, collided=True)
         reach("rollback.leased")
         _note(source, connection, batch, here, ids)
         reach("rollback.noted")
-        _free(connection, source, ids)
+        free(connection, source, ids)
         reach("rollback.freed")
     return GivenBack(frozenset(here).union(before), orphans)
 
@@ -67,7 +67,7 @@ def _insert_leased(source: Source, connection: Connection, batch: int, seqs: Seq
     ids = [int(value) for value in connection.execute(query).scalars()]
     connection.commit()
     if len(ids) != len(seqs):
-        _settle(source, connection)
+        settle_leases(source, connection)
         raise Contention(f"source {source.name}: rows that were put back were changed at once")
     return ids
 
@@ -82,7 +82,8 @@ def _note(source: Source, connection: Connection, batch: int, seqs: Sequence[int
     connection.commit()
 
 
-def _free(connection: Connection, source: Source, ids: Sequence[int]) -> None:
+def free(connection: Connection, source: Source, ids: Sequence[int]) -> None:
+    """End the lease of returned rows. Under the lock."""
     for part in id_lists(source, ids):
         connection.execute(
             update(tables.job).where(among(part), job.grabbed_until == RETURN_LEASE).values(grabbed_until=0),
@@ -98,10 +99,11 @@ def settle(source: Source) -> None:
     """
     with migration_lock(source) as connection:
         _drop_rows_of_notes(source, connection)
-        _settle(source, connection)
+        settle_leases(source, connection)
 
 
-def _settle(source: Source, connection: Connection) -> None:
+def settle_leases(source: Source, connection: Connection) -> None:
+    """Free leased rows that a note names, delete the others. Under the lock."""
     leased = sorted(
         int(value) for value in connection.execute(select(job.id).where(job.grabbed_until == RETURN_LEASE)).scalars()
     )
@@ -111,7 +113,7 @@ def _settle(source: Source, connection: Connection) -> None:
         query = select(returned.job_id).where(among(part, f"{tables.returned.name}.job_id"))
         named.update(map(int, connection.execute(query, execution_options=UNCACHED).scalars()))
     connection.commit()
-    _free(connection, source, sorted(named))
+    free(connection, source, sorted(named))
     for part in id_lists(source, [key for key in leased if key not in named]):
         connection.execute(
             delete(tables.job).where(among(part), job.grabbed_until == RETURN_LEASE), execution_options=UNCACHED

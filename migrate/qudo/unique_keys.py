@@ -9,12 +9,12 @@ The key is compared by the server, between columns of one collation; only `holde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Select, and_, cast, delete, func, insert, literal, literal_column, select
+from sqlalchemy import Connection, Select, and_, cast, delete, func, insert, literal, literal_column, select, union_all
 from sqlalchemy import String as SqlString
 from sqlalchemy.exc import IntegrityError
 
@@ -23,7 +23,11 @@ from migrate.jobs import Identity
 from migrate.qudo import tables
 from migrate.qudo.ddl import key_collation
 from migrate.qudo.enqueueing import NewJob, Statements
+from migrate.qudo.picking import UNCACHED
 from migrate.qudo.source import LOCK_WAIT_SECONDS, Source
+
+#: Keys that one statement looks for.
+_KEYS_PER_READ = 200
 
 job = tables.job.c
 pending = tables.pending.c
@@ -143,6 +147,20 @@ def is_in_qudo(source: Source, connection: Connection, func_id: int, key: bytes,
     """Whether a row of `job` has this key. `locking`: wait for open transactions."""
     query = select(job.id).where(job.func_id == func_id, job.uniqkey == _spelt(source, key)).limit(1)
     return connection.execute(_locking(query) if locking else query).first() is not None
+
+
+def held_in_qudo(source: Source, connection: Connection, keys: Sequence[tuple[int, bytes]]) -> set[int]:
+    """Which of these keys, each with its func id, rows of `job` have: their places in the list."""
+    found: set[int] = set()
+    for start in range(0, len(keys), _KEYS_PER_READ):
+        looks: list[Select[Any]] = [
+            select(literal_column(str(place)))
+            .select_from(tables.job)
+            .where(job.func_id == func_id, job.uniqkey == _spelt(source, key))
+            for place, (func_id, key) in enumerate(keys[start : start + _KEYS_PER_READ], start)
+        ]
+        found.update(map(int, connection.execute(union_all(*looks), execution_options=UNCACHED).scalars()))
+    return found
 
 
 def _spelt(source: Source, key: bytes) -> Any:

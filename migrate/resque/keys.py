@@ -38,6 +38,7 @@ class Keys:
         self.retrying = self._of(f"{OURS}:retrying")  #: hash: content -> keys that delayed texts left behind, in lines
         self.unscheduled = self._of(f"{OURS}:unscheduled")  #: list: delayed texts that name no usable queue
         self.returned = self._of(f"{OURS}:returned")  #: hash: source name -> jobs that rollbacks have returned
+        self.returned_natives = self._of(f"{OURS}:returned:native")  #: the same of jobs born in Resque
         self.fence = self._of(f"{OURS}:fence")  #: string: written before a proof of durability
 
     def _of(self, name: str) -> bytes:
@@ -91,3 +92,7 @@ class Keys:
     def returning(self, source: str) -> bytes:
         """The hash of jobs on their way back to Qudo: identity -> `<length>:<place><text>`, "" if never in Resque."""
         return self._of(f"{OURS}:returning:{source}")
+
+    def returning_natives(self, source: str) -> bytes:
+        """The same of jobs born in Resque. A source's name has no colon."""
+        return self._of(f"{OURS}:returning:native:{source}")

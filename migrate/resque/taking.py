@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     identity: Identity
     text: bytes
     own: bool  #: false: the text doesn't carry the identity, it is only alike
+    native: bool = False  #: born in Resque: no ledger knows it
 
 
 class Taking:
@@ -85,15 +86,17 @@ class Taking:
     def take(self, place: Place, entries: Sequence[Entry], window: tuple[int, int]) -> list[Identity]:
         """Take these entries where the window still has them; returns whom it got. One script, atomic."""
         keys = self._target.keys
-        batches = sorted({entry.identity.batch for entry in entries})
+        batches = sorted({entry.identity.batch for entry in entries if not entry.native})
         number = {batch: place for place, batch in enumerate(batches, start=1)}
         bitmaps = [key for batch in batches for key in (keys.ledger(batch), keys.taken(batch))]
         second = "" if place.second is None else place.second
         arguments: list[Any] = [*window, place.name, second, f"{keys.namespace}:"]
         for entry in entries:
             batch, seq = entry.identity
-            arguments += (number[batch], seq, entry.identity.text, entry.text, int(entry.own))
-        own_keys = [keys.returning(self._source), place.key, keys.schedule, *bitmaps]
+            kind = 2 if entry.native else int(entry.own)
+            arguments += (0 if entry.native else number[batch], seq, entry.identity.text, entry.text, kind)
+        natives = keys.returning_natives(self._source)
+        own_keys = [keys.returning(self._source), place.key, keys.schedule, natives, *bitmaps]
         taken: Sequence[bytes] = self._run("take", own_keys, arguments)
         return [Identity.parse(identity.decode()) for identity in taken]
 
@@ -107,13 +110,19 @@ class Taking:
             claimed += len(self._run("claim", own_keys, arguments))
         return claimed
 
-    def forget(self, identities: Sequence[Identity]) -> int:
-        """These jobs are in Qudo again: drop their notes and count them as returned; how many had a note."""
+    def forget(self, identities: Sequence[Identity], *, natives: bool = False) -> int:
+        """These jobs are in Qudo again: drop their notes and count them as returned; how many had a note.
+
+        `natives`: they were born in Resque.
+        """
         keys = self._target.keys
+        own_keys = [keys.returning(self._source), keys.returned]
+        if natives:
+            own_keys = [keys.returning_natives(self._source), keys.returned_natives]
         ended = 0
         for start in range(0, len(identities), CALL_JOBS):
             part = [identity.text for identity in identities[start : start + CALL_JOBS]]
-            ended += int(self._run("forget", [keys.returning(self._source), keys.returned], [self._source, *part]))
+            ended += int(self._run("forget", own_keys, [self._source, *part]))
         return ended
 
     def put_back(self, identities: Sequence[Identity]) -> int:
@@ -134,10 +143,51 @@ class Taking:
 
 
 def returning(target: Target, source: str) -> set[Identity]:
-    """The jobs of a source that are on their way back to Qudo."""
+    """The jobs of a source that are on their way back to Qudo; those born in Resque are told by `returning_natives`."""
+    return _noted(target, target.keys.returning(source))
+
+
+def returning_natives(target: Target, source: str) -> set[Identity]:
+    """The jobs born in Resque that are on their way into Qudo."""
+    return _noted(target, target.keys.returning_natives(source))
+
+
+def _noted(target: Target, key: bytes) -> set[Identity]:
     with target.commands() as client:
-        fields: Iterable[bytes] = client.hkeys(target.keys.returning(source))  # type: ignore[assignment]
+        fields: Iterable[bytes] = client.hkeys(key)  # type: ignore[assignment]
     return {Identity.parse(field.decode()) for field in fields}
+
+
+def natives(
+    target: Target, source: str, identities: Sequence[Identity]
+) -> Iterator[tuple[Identity, int | None, bytes]]:
+    """Those of these jobs that are on their way: the second of the delayed list they stood in, and the entry."""
+    if not identities:
+        return
+    fields = [identity.text for identity in identities]
+    with target.commands() as client:
+        notes: Sequence[bytes | None] = client.hmget(target.keys.returning_natives(source), fields)  # type: ignore[assignment]
+    for identity, note in zip(identities, notes, strict=True):
+        if note is not None:
+            length, _, rest = note.partition(b":")
+            place, text = rest[: int(length)], rest[int(length) :]
+            second = place.removeprefix(b"delayed:")
+            yield identity, int(second) if second != place else None, text
+
+
+def natives_of_any(target: Target, identities: Sequence[Identity]) -> set[Identity]:
+    """Those of these jobs that are on their way into any source."""
+    fields = [identity.text for identity in identities]
+    if not fields:
+        return set()
+    with target.commands() as client:
+        sources: Iterable[bytes] = client.hkeys(target.keys.sources)  # type: ignore[assignment]
+        found: set[Identity] = set()
+        for source in sources:
+            key = target.keys.returning_natives(source.decode("utf-8", "surrogateescape"))
+            notes: Sequence[bytes | None] = client.hmget(key, fields)  # type: ignore[assignment]
+            found.update(each for each, note in zip(identities, notes, strict=True) if note is not None)
+    return found
 
 
 def taken(target: Target, batches: Sequence[int]) -> dict[int, bytes]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 from migrate.resque import lua
 from migrate.resque.target import Target
+
+
+def folded(key: str) -> str:
+    """One spelling for all keys that any of MySQL's collations could take for equal: case, accents, trailing blanks."""
+    if key.isascii():
+        return key.lower().rstrip(" ")
+    text = unicodedata.normalize("NFKD", key.casefold())
+    return "".join(letter for letter in text if not unicodedata.combining(letter)).casefold().rstrip(" ")
 
 
 def holders(target: Target, func: str) -> dict[str, str]:
@@ -20,6 +29,16 @@ def holder_of(target: Target, func: str, key: str) -> str | None:
     with target.commands() as client:
         held: bytes | None = client.hget(target.keys.unique(func), key)  # type: ignore[assignment]
     return None if held is None else held.decode()
+
+
+def release_of(target: Target, func: str, keys: Sequence[str], holders: set[str]) -> None:
+    """Give those of these keys free that one of these jobs holds, by its identity."""
+    if not keys:
+        return
+    with target.commands() as client:
+        held: Sequence[bytes | None] = client.hmget(target.keys.unique(func), list(keys))  # type: ignore[assignment]
+    found = {key: holder.decode() for key, holder in zip(keys, held, strict=True) if holder is not None}
+    release(target, func, {key: holder for key, holder in found.items() if holder.partition(" ")[0] in holders})
 
 
 def release(target: Target, func: str, held: Mapping[str, str]) -> None:

@@ -10,13 +10,15 @@
 --   3  hash    returning: identity -> "<length>:<place><text>", place being the list's key behind the namespace
 --   4  list    queue:<name> or delayed:<second>
 --   5  zset    delayed_queue_schedule
---   6… for each batch two bitmaps: its ledger, and which of its jobs were ever taken
+--   6  hash    the same as 3, of jobs born in Resque
+--   7… for each batch two bitmaps: its ledger, and which of its jobs were ever taken
 -- ARGV
 --   1 target id that the source is bound to   2 newest beat that it saw   3 seconds that this Redis may be behind it
 --   4, 5  first and last place of the window, negative: counted from the tail
 --   6  place   7  second of a delayed list, else ""   8  prefix of all keys: "<namespace>:"
---   then for each job:  number of its batch (1 for KEYS[6] and [7]), seq, identity, text, "1" when the text carries the
---   identity, else "0": any text that is alike will do, once for each job that was never taken
+--   then for each job:  number of its batch (1 for KEYS[7] and [8]; 0: none), seq, identity, text, and "1" when the text
+--   carries the identity; "2" when it was born in Resque besides, so that no bit tells of it; else "0": any text that is
+--   alike will do, once for each job that was never taken
 -- Other keys, by prefix: timestamps:<text>
 --
 -- Result  {"ok", {identities taken}}; else nothing was written: {"target", …}, {"behind", …}, {"type", …} as handoff.lua,
@@ -28,7 +30,7 @@ local LOOKED_THROUGH = 100000
 
 local wrong = wrong_target(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 if wrong then return wrong end
-local kinds = {[3] = 'hash', [4] = 'list', [5] = 'zset'}
+local kinds = {[3] = 'hash', [4] = 'list', [5] = 'zset', [6] = 'hash'}
 for number = 3, #KEYS do
   local good, found = is_type(KEYS[number], kinds[number] or 'string')
   if not good then return {'type', KEYS[number], found} end
@@ -36,11 +38,12 @@ end
 
 local wanted = {}
 for at = 9, #ARGV, 5 do
-  local batch, text = 4 + 2 * tonumber(ARGV[at]), ARGV[at + 3]
+  local batch, text, kind = 5 + 2 * tonumber(ARGV[at]), ARGV[at + 3], ARGV[at + 4]
   local jobs = wanted[text] or {next = 1}
   wanted[text] = jobs
   jobs[#jobs + 1] = {
-    ledger = KEYS[batch], taken = KEYS[batch + 1], seq = ARGV[at + 1], identity = ARGV[at + 2], own = ARGV[at + 4] == '1'
+    ledger = KEYS[batch], taken = KEYS[batch + 1], seq = ARGV[at + 1], identity = ARGV[at + 2], own = kind ~= '0',
+    native = kind == '2'
   }
 end
 
@@ -62,13 +65,15 @@ for place, text in ipairs(window) do
   local job = wanted[text] and owner(wanted[text])
   if job then
     -- The first write: a server that is full or read-only refuses here, before anything has changed.
-    local reply = redis.pcall('HSET', KEYS[3], job.identity, note .. text)
+    local reply = redis.pcall('HSET', KEYS[job.native and 6 or 3], job.identity, note .. text)
     if type(reply) == 'table' and reply.err then
       if removed == 0 then return reply end
       break
     end
-    redis.call('SETBIT', job.ledger, job.seq, 1)
-    redis.call('SETBIT', job.taken, job.seq, 1)
+    if not job.native then
+      redis.call('SETBIT', job.ledger, job.seq, 1)
+      redis.call('SETBIT', job.taken, job.seq, 1)
+    end
     redis.call('LSET', KEYS[4], last - (#window - place), TAKEN)
     removed = removed + 1
     identities[removed], texts[removed] = job.identity, {text, job.own}
