@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -9,7 +11,7 @@ from rich.markup import escape
 from migrate.cli.printing import output_console, print_next, table
 from migrate.verify.findings import Finding
 from migrate.verify.report import Report
-from migrate.verify.words import DIFFERENCES, HANDED_OFF, STATES, Jobs
+from migrate.verify.words import DIFFERENCES, HANDED_OFF, STATES, Jobs, Kind
 
 #: Findings that a terminal lists; the reports list more.
 SHOWN_FINDINGS = 5
@@ -47,7 +49,7 @@ def show_verification(report: Report, folder: Path | None) -> None:
             f" {each.gone:,} gone from Qudo, {each.missed:,} missed",
             soft_wrap=True,
         )
-    shown = report.findings[:SHOWN_FINDINGS]
+    shown = _of_each_kind(report.findings)
     if shown:
         rows = [(each.kind.value, _job(each), each.func or "", each.detail) for each in shown]
         console.print(table("", ("finding", "job", "func", "detail"), rows))
@@ -61,6 +63,16 @@ def show_verification(report: Report, folder: Path | None) -> None:
     if folder is not None:
         console.print(f"Report: {escape(str(folder))}/report.html and report.json", soft_wrap=True)
     print_next(console, report.next)
+
+
+def _of_each_kind(findings: Sequence[Finding]) -> list[Finding]:
+    """A few in their order, the first of each kind among them: a thousand missing jobs don't hide a doubled one."""
+    met: Counter[Kind] = Counter()
+    ranks = []
+    for place, each in enumerate(findings):
+        ranks.append((met[each.kind], place))
+        met[each.kind] += 1
+    return [findings[place] for place in sorted(place for _, place in sorted(ranks)[:SHOWN_FINDINGS])]
 
 
 def _job(finding: Finding) -> str:

@@ -50,6 +50,10 @@ MEANINGS = {
 }
 
 
+#: Words that are counted for a source as a whole: what is gone tells no func.
+OF_SOURCES = ("foreign", "purged", "returned")
+
+
 class Step(NamedTuple):
     """A box of the flow picture."""
 
@@ -82,6 +86,8 @@ def render(report: Report) -> str:
         beside=[(word, getattr(totals, word)) for word in BESIDE if word not in DIFFERENCES and getattr(totals, word)],
         kinds=[kind.value for kind in Kind if any(each.kind is kind for each in report.findings)],
         meanings=MEANINGS,
+        of_sources=OF_SOURCES,
+        mirrored_wrong=sum(each.different for each in report.mirror),
         # Ours, from files of the package; everything else goes through the escaping.
         style=Markup(_source("report.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704

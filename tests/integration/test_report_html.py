@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from migrate import Enqueuer
+from migrate.resque.steps import Step
 from tests.conftest import WriteConfig
 from tests.integration.conftest import SECRET_ARGUMENT, Run
+from tests.integration.dualwriting import configured, put_step
 from tests.qudo_app import enqueue
 from tests.schemas import check
 from tests.servers import MariaDBDatabase, RedisServer
@@ -89,6 +92,11 @@ def report(
     enqueue(innodb, HOSTILE, b"[]")
     write_config([innodb], redis_server)
     run()
+    put_step(redis_server, Step.MIRROR, func="Worker::Mirrored")
+    with Enqueuer(configured({"main": innodb}, redis_server)) as jobs:
+        for number in range(3):
+            jobs.enqueue("Worker::Mirrored", {"n": number})
+    innodb.execute("UPDATE job SET arg = '[1]' WHERE arg LIKE '%1%'")
     redis.lpop("resque:queue:worker_mail")
     job = json.loads(redis.lindex("resque:queue:worker_mail", 0) or b"")
     redis.lset("resque:queue:worker_mail", 0, json.dumps(job | {"args": [{HOSTILE: SECRET_ARGUMENT}]}))
@@ -104,6 +112,9 @@ def report(
     check(document, "report")
     assert document["totals"]["missing"] == document["totals"]["mismatched"] == 1
     assert document["totals"]["foreign"] == 4
+    # The terminal's five findings show each kind.
+    for kind in ("missing", "mismatched", "foreign"):
+        assert f"\n {kind} " in result.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
     assert SECRET_ARGUMENT not in (folder / "report.html").read_text()
     return folder / "report.html"
@@ -117,6 +128,8 @@ def test_the_page_opens_from_disk_says_the_verdict_and_needs_no_network(
     dom = dump(browser, tmp_path, report)
     assert "✗ Differences" in dom
     assert "<strong>1 missing</strong>" in dom
+    assert "<strong>1 shadow copy differs</strong>" in dom
+    assert re.search(r">main:\d+: args\[0\]: array became object<", dom)
     assert dom.count("<svg") == 4  # the flow and the throughput, each once for phones
     screenshot = tmp_path / "report.png"
     chromium(browser, tmp_path, f"--screenshot={screenshot}", "--window-size=1000,1400", report.as_uri())
