@@ -254,6 +254,43 @@ def test_a_job_in_another_queue_is_mismatched(moved: MariaDBDatabase, redis: Red
     assert verified.found("mismatched") == [(1, "queue: another string (queued)")]
 
 
+def test_damage_is_named_wherever_a_job_stands(
+    moved: MariaDBDatabase, redis: Redis, resque: Resque, run: Run, verify: Verify
+) -> None:
+    enqueue(moved, "Worker::Mail", ARG, run_after=3000)  # 11: delayed, with its identity
+    run()
+    working, failed, done = (ResqueWorker(resque, f"host:{n}:*") for n in range(3))
+    working.take("worker_mail")  # 1
+    failing = failed.take("worker_mail")  # 2
+    failed.fail(failing)
+    both = done.take("worker_mail")  # 3: failed, and in its queue without anybody having put it back
+    done.fail(both)
+    redis.rpush(MAIL, both.text)
+    assert verify(status=1).found("duplicated") == [(3, "2 copies: in queue worker_mail, among the failures")]
+    redis.rpop(MAIL)
+
+    def edit(text: bytes | None) -> str:
+        assert text is not None
+        return text.decode().replace('"n":1', '"n":2').replace('"n": 1', '"n": 2')
+
+    redis.set("resque:worker:host:0:*", edit(redis.get("resque:worker:host:0:*")))  # type: ignore[arg-type]
+    redis.lset("resque:failed", 0, edit(redis.lindex("resque:failed", 0)))  # type: ignore[arg-type]
+    (second,) = redis.scan_iter("resque:delayed:*")
+    later = last_of(redis, second)
+    redis.rpush(second, edit(later))
+    queued = redis.lindex(MAIL, 0) or b""  # 4: delayed as well
+    redis.rpush(second, queued)
+    moved.execute("UPDATE qudo_migrate_outbox SET arg = '{}' WHERE job_id = 5")
+    moved.execute("UPDATE qudo_migrate_outbox SET priority = 9 WHERE job_id = 6")
+
+    verified = verify(status=1)
+
+    assert sorted(job_id for job_id, _ in verified.found("mismatched")) == [1, 2, 5, 6, 11]
+    assert [job_id for job_id, _ in verified.found("duplicated")] == [4]
+    redis.delete(second)
+    assert verify("--expect-idle", status=1).found("missing") == [(11, "handed off, and found nowhere")]
+
+
 def test_a_handed_off_job_that_is_back_in_qudo_is_duplicated(
     moved: MariaDBDatabase, redis: Redis, verify: Verify
 ) -> None:
