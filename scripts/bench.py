@@ -3,6 +3,7 @@
 (a) `qudo-migrate run`, the whole process;  (b) the naive loop, a job at a time with Qudo's own statements and RPUSH;
 (c) the limit with no safety at all: the database client's output piped into Redis.  Then, with the jobs that (a) moved:
 (d) `qudo-migrate verify --expect-idle` of all;  (e) `qudo-migrate rollback` of 100,000, or all if there are fewer.
+`--part verify`, `rollback` and `purge` measure that command alone, of all jobs, against `run` in the same run.
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 """
 
@@ -114,10 +115,42 @@ def roll_back(folder: Path, database: Database, jobs: int) -> tuple[int, Measure
     return returned, measured
 
 
+#: The field of a command's result that counts what it has done.
+DONE = {"rollback": "returned", "purge": "purged"}
+#: What can be measured after a run, and the command that is measured.
+AFTER_RUN = {
+    "verify": ("verify", "--expect-idle"),
+    "rollback": ("rollback",),
+    "purge": ("purge", "--older-than", "0"),
+}
+
+
+def measure_after_run(options: argparse.Namespace, part: str, command: tuple[str, ...]) -> dict[str, Any]:
+    """One command over all jobs that a run has moved; both are whole processes on the same servers."""
+    with MariaDB() as mariadb, RedisServer() as redis, tempfile.TemporaryDirectory() as name:
+        database = mariadb.create_database(options.engine)
+        fill(database, options.jobs, arg=arg_of(options.bytes), priorities=3)
+        folder = Path(name)
+        folder.joinpath("qudo-migrate.toml").write_text(toml({"main": database}, redis, (), None))
+        moved = run(folder, "run")
+        measured = run(folder, *command)
+        document = measured.document
+        done = document["totals"]["queued"] if part == "verify" else document["sources"][0][DONE[part]]
+        assert done == options.jobs, f"{part} has met {done} of {options.jobs} jobs: {document['sources'][0]}"
+    return {
+        "data": f"{options.jobs:,} jobs, JSON args of {options.bytes} bytes, {options.engine}",
+        "run_jobs_per_second": round(options.jobs / moved.seconds),
+        f"{part}_jobs_per_second": round(options.jobs / measured.seconds),
+        f"{part}_to_run": round(moved.seconds / measured.seconds, 2),
+        f"{part}_cpu_us_per_job": round(measured.cpu_seconds / options.jobs * 1e6, 1),
+        f"{part}_peak_megabytes": round(measured.peak_bytes / 1e6),
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--part", choices=("run", "follow", "all"), default="run")
+    parser.add_argument("--part", choices=("run", "verify", "rollback", "purge", "follow", "all"), default="run")
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--naive-jobs", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=200, help="of each arg")
@@ -130,10 +163,12 @@ def main() -> None:
     figures: dict[str, Any] = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     }
-    if options.part != "follow":
+    if options.part in ("run", "all"):
         figures |= measure_run(options)
-    if options.part != "run":
+    if options.part in ("follow", "all"):
         figures |= measure_follow(options)
+    if options.part in AFTER_RUN:
+        figures |= measure_after_run(options, options.part, AFTER_RUN[options.part])
     for key, value in figures.items():
         print(f"{key.replace('_', ' '):36} {value}")
     if options.out:
