@@ -98,15 +98,10 @@ class GivingBack:
         reach("rollback.ended")
 
     def _parts(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
-        """As many at a time as fit in a short transaction. Raises Interrupted in between."""
-        start = 0
-        while start < len(jobs):
+        """As many at a time as fit in a short transaction. Raises Interrupted before each."""
+        for part in self._size.parts(jobs):
             check_stop(self._stop, self._source)
-            part = jobs[start : start + self._size.rows]
-            start += len(part)
-            began = time.monotonic()
             yield part
-            self._size.took(len(part), time.monotonic() - began)
 
     def _on_their_way(self, target: Target) -> _OnTheirWay:
         name = self._source.name

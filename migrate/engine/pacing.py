@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+_Row = TypeVar("_Row")
+
 #: Seconds that one move's transaction should take.
 TARGET_SECONDS = 0.1
 #: Rows: where a drain starts, and what it never goes below.
@@ -28,3 +34,13 @@ class ChunkSize:
             self.rows = max(min(FEWEST_ROWS, self._cap), int(self.rows * max(0.25, self._target / seconds)))
         elif seconds < self._target * 0.7 and rows >= self.rows * 0.9:
             self.rows = min(self._cap, self.rows + max(50, self.rows // 4))
+
+    def parts(self, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+        """All of these rows, as many at a time as fit; learns from how long the caller takes with each part."""
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.rows]
+            start += len(part)
+            began = time.monotonic()
+            yield part
+            self.took(len(part), time.monotonic() - began)

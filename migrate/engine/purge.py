@@ -196,10 +196,10 @@ class SourcePurge:
     def _purge_batch(self, batch: int, bits: bytes, holding: set[Identity], now: int) -> None:
         for page in self._pages(batch):
             seqs = [row.seq for row in page if self._may_go(row, batch, bits, holding, now)]
-            for start in range(0, len(seqs), self._size.rows):
+            for part in self._size.parts(seqs):
                 if self._stop.requested:
                     raise Interrupted(f"source {self._source.name}: stopped; the chunk in hand was finished")
-                self._delete(batch, seqs[start : start + self._size.rows])
+                self._delete(batch, part)
 
     def _pages(self, batch: int) -> Iterator[list[Delivered]]:
         after = -1
@@ -231,9 +231,7 @@ class SourcePurge:
         if self._options.dry_run:
             self.counts["purged"] += len(seqs)
             return
-        started = time.monotonic()
         self.counts["purged"] += purging.delete_rows(self._source, batch, seqs)
-        self._size.took(len(seqs), time.monotonic() - started)
         self._reporter.advanced(self._source.name, len(seqs))
 
 

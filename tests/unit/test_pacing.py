@@ -83,3 +83,15 @@ def test_the_time_that_a_move_may_take_can_be_another() -> None:
     size = ChunkSize(DEFAULT_CAP, target_seconds=10.0)
     size.took(500, 6.9)
     assert size.rows == 625
+
+
+def test_parts_leave_nothing_out_whatever_the_size_becomes_meanwhile() -> None:
+    size = ChunkSize(cap=5000)
+    met: list[int] = []
+    sizes = []
+    for number, part in enumerate(size.parts(range(3000))):
+        met += part
+        sizes.append(len(part))
+        size.took(len(part), 1.0 if number % 2 else 0.01)  # slow, quick, slow …
+    assert met == list(range(3000))
+    assert min(sizes[:-1]) < 500 < max(sizes)
