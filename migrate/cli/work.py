@@ -31,6 +31,9 @@ def work(
     app: Annotated[
         list[str] | None, typer.Option("--app", metavar="MODULE", help="Where the job functions are; several times.")
     ] = None,
+    chdir: Annotated[
+        Path, typer.Option(help="The app's folder; a symbolic link is followed anew at each HUP.", show_default=False)
+    ] = Path(),
     no_fork: Annotated[bool, typer.Option("--no-fork", help="Run jobs in the worker itself: fast, no wall.")] = False,
     jobs_per_fork: Annotated[int, typer.Option(min=1, help="Jobs that one child runs before the next is forked.")] = 1,
     scheduler: Annotated[bool, typer.Option(help="Move due jobs to their queues as well, as `schedule` does.")] = True,
@@ -59,5 +62,6 @@ def work(
         grace=grace,
         dead_after=dead_after,
     )
-    path = options.config or Path(DEFAULT_PATH)
-    become(Invocation(wanted, str(path), options.json, options.quiet, options.log_format is LogFormat.JSON))
+    path = (options.config or Path(DEFAULT_PATH)).absolute()
+    log_as_json = options.log_format is LogFormat.JSON
+    become(Invocation(wanted, str(chdir.absolute()), str(path), options.json, options.quiet, log_as_json))

@@ -1,7 +1,6 @@
 """Where a job goes: to which source, and on which side of a ramp. Pure, and the same in every process.
 
-Keys that the database takes for equal must go the same way, so they are folded first: to more than most collations
-take for equal, which costs nothing here.
+Keys that the database takes for equal must go the same way, so they are folded first.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ from migrate.resque.target import Target
 
 
 def folded(key: str) -> str:
-    """One spelling for all keys that any of MySQL's collations could take for equal: case, accents, trailing blanks."""
+    """One spelling for all keys that any of MySQL's collations could take for equal: case, accents, trailing blanks.
+
+    That is more than most collations take for equal, which costs little.
+    """
     if key.isascii():
         return key.lower().rstrip(" ")
     text = unicodedata.normalize("NFKD", key.casefold())

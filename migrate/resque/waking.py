@@ -88,9 +88,12 @@ class Waker:
 
     def _hear(self, seconds: float, wake_fd: int) -> None:
         if not self._hears.can_read(0):
-            select.select([self._hears._sock, wake_fd], [], [], seconds)  # the public ways wait for one socket only
-        while self._hears.can_read(0):
-            self._hears.read_response()
+            # The public ways wait for one socket only. The one that asks is readable when it is lost, and with it what
+            # Redis remembers of its looks: a server with `timeout` ends idle clients, but none that listens.
+            select.select([self._hears._sock, self._asks._sock, wake_fd], [], [], seconds)
+        for connection in (self._hears, self._asks):
+            while connection.can_read(0):
+                connection.read_response()
 
     def close(self) -> None:
         """Close both connections; the next call opens new ones."""

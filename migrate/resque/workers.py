@@ -33,6 +33,14 @@ class Taken(NamedTuple):
     some_left_keys: bool = False  #: jobs were delayed whose keys were left behind: this may be one
 
 
+class HeldKey(NamedTuple):
+    """A uniqkey that Redis may hold for a job."""
+
+    func: str
+    key: str  #: folded
+    identity: str
+
+
 class Settlement(NamedTuple):
     """What becomes of a job that a worker has had."""
 
@@ -43,15 +51,20 @@ class Settlement(NamedTuple):
     delay_seconds: float = 0.0  #: counted by Redis's clock
     left_behind: bytes = b""  #: see `payloads.NextTry`
     content: str = ""  #: see `payloads.NextTry`
+    frees: HeldKey | None = None  #: the job is over: its key goes if it is still its own
 
-    def arguments(self, head: bytes) -> list[Any]:
+    def arguments(self, target: Target, head: bytes) -> list[Any]:
         """As settle.lua has them, from the note's beginning on."""
         delay = f"{self.delay_seconds:.6f}"
-        return [head, self.action, self.failure, self.queue, self.text, delay, self.content, self.left_behind]
+        held: tuple[Any, ...] = ("", "", "")
+        if self.frees is not None:
+            held = (target.keys.unique(self.frees.func), self.frees.key, self.frees.identity)
+        texts = (self.action, self.failure, self.queue, self.text, delay, self.content, self.left_behind)
+        return [head, *texts, *held]
 
 
 DONE = Settlement("done")
-_NOTHING: list[Any] = [b"", "done", b"", "", b"", "0", "", b""]
+_NOTHING: list[Any] = [b"", "done", b"", "", b"", "0", "", b"", "", "", ""]
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -117,7 +130,7 @@ class Seat:
         """
         keys, arguments = [*self._fixed], [f"{self._target.namespace}:", *_NOTHING]
         if ended is not None:
-            arguments[1:] = ended[1].arguments(ended[0].head)
+            arguments[1:] = ended[1].arguments(self._target, ended[0].head)
         head = b""
         if queues is not None:
             run_at = moments.run_at(self._dialect, time.time())
@@ -173,7 +186,7 @@ def bury(target: Target, member: Member, settlement: Settlement | None, *, by_he
     keys = target.keys
     arguments = [f"{target.namespace}:", *_NOTHING]
     if member.job is not None and settlement is not None:
-        arguments[1:] = settlement.arguments(member.job.head)
+        arguments[1:] = settlement.arguments(target, member.job.head)
     arguments += (member.id, (member.heartbeat or b"") if by_heartbeat else b"")
     own = [keys.workers, keys.heartbeats, keys.our_workers, keys.worker_started(member.id), keys.worker_ping(member.id)]
     reply = target.run(lua.source("guard", "settle", "bury"), [*_settle_keys(target, member.id), *own], arguments)

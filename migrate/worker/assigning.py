@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from migrate.config import Config
 from migrate.resque.dialects import FACTS
-from migrate.resque.workers import Settlement, Taken
+from migrate.resque.unique_keys import folded
+from migrate.resque.workers import HeldKey, Settlement, Taken
 from migrate.worker import retries
 from migrate.worker.forking import Order
 from migrate.worker.functions import JobFunction, Registry
@@ -67,7 +68,11 @@ class Assigner:
         """What becomes of the job. `worker_id`: whose failure it is."""
         if not outcome.done and outcome.retry_delay is None:
             outcome = _with_delay(assignment, outcome)
-        return settle(assignment.taken, assignment.payload, outcome, assignment.policy, self._dialect, worker_id, now)
+        payload = assignment.payload
+        settlement = settle(assignment.taken, payload, outcome, assignment.policy, self._dialect, worker_id, now)
+        if payload is None or settlement.action not in ("done", "failed"):
+            return settlement
+        return settlement._replace(frees=self._held_key(payload))
 
     def story(self, assignment: Assignment, outcome: Outcome, settlement: Settlement) -> str:
         """One line on a failure: names, never values."""
@@ -81,7 +86,19 @@ class Assigner:
 
     def _rules(self, payload: Payload) -> tuple[JobFunction | None, Policy]:
         function = self._registry.find(payload.class_name)
-        return function, retries.policy(function, payload, retries.route_of(self._config, payload.class_name))
+        route, _ = retries.route_of(self._config, payload.class_name)
+        return function, retries.policy(function, payload, route)
+
+    def _held_key(self, payload: Payload) -> HeldKey | None:
+        """The uniqkey that Redis may hold for this job; one that the source holds is freed when it is asked for."""
+        ours = payload.value.get("qudo")
+        if not isinstance(ours, dict):
+            return None
+        key, identity = ours.get("uniqkey"), ours.get("outbox")
+        _, func = retries.route_of(self._config, payload.class_name)
+        if func is None or not isinstance(key, str) or not isinstance(identity, str):
+            return None
+        return HeldKey(func, folded(key), identity)
 
     def _has_left_keys(self, taken: Taken, payload: Payload) -> bool:
         lost = "qudo" not in payload.value and "retry_count" not in payload.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -19,7 +18,7 @@ Failed = Callable[[RunningJob, BaseException], object]
 
 
 class Hooks(NamedTuple):
-    """What is called around each job."""
+    """What is called around each job; async ones are run to their end."""
 
     before: tuple[Before, ...] = ()  #: one that raises fails the job
     after: tuple[After, ...] = ()  #: when the function has returned; one that raises fails the job
@@ -35,7 +34,6 @@ class JobFunction(NamedTuple):
     retry_delay: Delay | None
     timeout: float | None  #: seconds; 0: no limit
     hooks: Hooks
-    is_async: bool
     job_parameter: str | None  #: the parameter that gets the RunningJob
 
 
@@ -75,9 +73,8 @@ class Registry:
                     f"{class_name} has two functions: {_place(known.function)} and {_place(function)}",
                     advice="a Resque class is performed by one function",
                 )
-            is_async, parameter = inspect.iscoroutinefunction(function), _job_parameter(function)
             self._functions[class_name] = JobFunction(
-                class_name, function, max_retries, retry_delay, timeout, hooks, is_async, parameter
+                class_name, function, max_retries, retry_delay, timeout, hooks, _job_parameter(function)
             )
             return function
 

@@ -15,8 +15,9 @@ import msgspec
 
 from migrate.config import load
 from migrate.engine.reporters import LineReporter, Reporter
-from migrate.errors import MigrateError
+from migrate.errors import MigrateError, UsageError
 from migrate.worker.options import WorkOptions
+from migrate.worker.pool import TRIAL
 from migrate.worker.work import work
 
 
@@ -24,7 +25,8 @@ class Invocation(msgspec.Struct, frozen=True):
     """All that the command line said."""
 
     wanted: WorkOptions
-    config: str
+    folder: str  #: where the app is; a symbolic link is followed anew at each start, so at HUP too
+    config: str  #: an absolute path
     json: bool
     quiet: bool
     json_lines: bool  #: messages on stderr as JSON
@@ -34,7 +36,8 @@ def become(invocation: Invocation) -> NoReturn:
     """Replace this process; the pid stays."""
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", __name__, msgspec.json.encode(invocation).decode()]
+    # -P: a file of the app's folder must not stand in for a library of ours.
+    command = [sys.executable, "-P", "-m", __name__, msgspec.json.encode(invocation).decode()]
     os.execv(command[0], command)  # noqa: S606  ourselves
 
 
@@ -43,9 +46,10 @@ def main() -> int:
     invocation = msgspec.json.decode(sys.argv[1], type=Invocation)
     reporter = Reporter() if invocation.quiet else LineReporter(as_json=invocation.json_lines)
     try:
+        _enter(invocation.folder)
         result = work(load(Path(invocation.config)), invocation.wanted, reporter)
     except MigrateError as error:
-        if invocation.json:
+        if invocation.json and not os.environ.get(TRIAL):  # of a trial only stderr is seen
             document = {"error": error.message, "advice": error.advice, "exit_status": error.exit_status}
             sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
         else:
@@ -55,6 +59,13 @@ def main() -> int:
     if invocation.json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     return 0
+
+
+def _enter(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(f"--chdir {folder}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import traceback
 from types import TracebackType
@@ -50,10 +51,10 @@ def perform(attempt: Attempt) -> Outcome:
     try:
         enter(running)
         for before in function.hooks.before:
-            before(running)
+            _to_its_end(before(running))
         _call(function, running)
         for after in function.hooks.after:
-            after(running)
+            _to_its_end(after(running))
     except BaseException as error:  # noqa: BLE001  SystemExit and KeyboardInterrupt fail a job as well
         return _failed(attempt, error)
     return DONE
@@ -61,18 +62,26 @@ def perform(attempt: Attempt) -> Outcome:
 
 def _call(function: JobFunction, running: RunningJob) -> None:
     more = {function.job_parameter: running} if function.job_parameter else {}
-    result = function.function(*running.args, **more)
-    if function.is_async:
-        import asyncio  # two megabytes that most apps don't need
+    _to_its_end(function.function(*running.args, **more))
 
-        asyncio.run(result)
+
+def _to_its_end(result: object) -> None:
+    """What an async function returns has not run yet; also one behind a decorator that knows nothing of async."""
+    if not inspect.isawaitable(result):
+        return
+    import asyncio  # two megabytes that most apps don't need
+
+    async def wait() -> None:
+        await result
+
+    asyncio.run(wait())
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Outcome:
     hooks = attempt.function.hooks.failed
     for hook in hooks:
         try:
-            hook(attempt.running, error)
+            _to_its_end(hook(attempt.running, error))
         except Exception as other:  # noqa: BLE001  the job's own failure is what counts
             print(f"failed hook of {attempt.running.class_name}: {type(other).__name__}", file=sys.stderr)
     aborted = isinstance(error, Abort)

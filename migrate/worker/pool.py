@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 
 from migrate.engine.reporters import Reporter
 from migrate.notify import Notifier
-from migrate.worker import lineage
-from migrate.worker.signals import Signals
+from migrate.worker import lineage, successor
+from migrate.worker.signals import Signals, hold_back
 from migrate.worker.slots import Slot
+from migrate.worker.successor import Legacy, OldWorker
+from migrate.worker.telling import Heard
 
-#: In the environment over an exec: the pids of workers to relieve.
-OLD_WORKERS = "QUDO_MIGRATE_OLD_WORKERS"
 #: In the environment of a trial: load all, reach Redis, start nothing.
 TRIAL = "QUDO_MIGRATE_TRIAL"
 #: Seconds that a trial may take.
@@ -49,7 +49,12 @@ class Pool:
         self._reporter = reporter
         self._notifier = notifier
         self._title = title
-        self._old = _old_workers()
+        legacy = successor.take()
+        #: Whether new workers begin without taking jobs.
+        self.paused = legacy.paused
+        self._old = {worker.pid: successor.hear(worker) for worker in legacy.workers}
+        self._old_others = list(legacy.others)
+        self._done, self._failed = legacy.done, legacy.failed  # of workers that are gone
         self._received: list[signal.Signals] = []
         self._stopping: signal.Signals | None = None
         self._terms = 0
@@ -58,8 +63,6 @@ class Pool:
         self._told_ready = False
         self._status_at = self._watchdog_at = float("-inf")
         self.signals = Signals(_HANDLED, self._received.append)
-        # What came while this process was replaced has waited; workers must get theirs, too.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def run(self) -> None:
         """Returns when all processes have ended after a signal."""
@@ -67,7 +70,7 @@ class Pool:
         while True:
             self._obey()
             self._reap()
-            if self._stopping and not any(slot.pid for slot in self._slots) and not self._old:
+            if self._stopping and not any(slot.pid for slot in self._slots) and not self._old and not self._old_others:
                 return
             self._start()
             self._relieve()
@@ -92,14 +95,26 @@ class Pool:
             pause = slot.next_start - time.monotonic()
             again = "" if self._stopping else f"; another starts {f'in {pause:.1f} s' if pause > 0 else 'now'}"
             self._reporter.says(f"work: {slot.name} {how}{again}")
-        self._old = [pid for pid in self._old if _runs(pid)]
+        for pid, heard in list(self._old.items()):
+            runs = _runs(pid)
+            if heard is not None:
+                heard.read()  # after it has ended: its last line
+            if not runs:
+                self._count(heard)
+                del self._old[pid]
+        self._old_others = [pid for pid in self._old_others if _runs(pid)]
+
+    def _count(self, heard: Heard | None) -> None:
+        if heard is not None:
+            self._done, self._failed = self._done + heard.done, self._failed + heard.failed
+            heard.close()
 
     def _relieve(self) -> None:
         """After a restart: an old worker goes for each new one that is there."""
         if not self._old or self._stopping:
             return
-        waiting = sum(1 for slot in self._slots if not slot.ready)
-        for pid in self._old[: max(0, len(self._old) - waiting)]:
+        waiting = sum(1 for slot in self._workers if not slot.ready)
+        for pid in list(self._old)[: max(0, len(self._old) - waiting)]:
             _send(pid, signal.SIGQUIT)
 
     # --- signals ---------------------------------------------------------------------------------------------------
@@ -135,6 +150,9 @@ class Pool:
             _send(pid, number)
 
     def _pass_on(self, number: signal.Signals) -> None:
+        if number is not signal.SIGUSR1:
+            self.paused = number is signal.SIGUSR2
+            self._reporter.says(f"work: {'pauses: takes no new jobs' if self.paused else 'goes on'}")
         for slot in self._workers:
             slot.send(number)
         for pid in self._old:
@@ -143,8 +161,11 @@ class Pool:
     # --- a graceful restart ----------------------------------------------------------------------------------------
 
     def _try_new_code(self) -> None:
-        if self._stopping or self._trial is not None:
+        if self._stopping:
             return
+        if self._trial is not None:  # newer code yet
+            self._trial.kill()
+            self._trial.wait()
         self._notifier.reloading()
         self._reporter.says("work: tries the new code")
         self._trial_until = time.monotonic() + TRIAL_SECONDS
@@ -165,7 +186,7 @@ class Pool:
         if self._stopping:
             return
         if status != 0:
-            self._reporter.says("work: the new code can't be loaded: the old workers go on")
+            self._reporter.says("work: the new code failed its trial: the old workers go on")
             self._notifier.ready()
             return
         self._replace()
@@ -174,12 +195,22 @@ class Pool:
         """Become the new code, with all children."""
         self._reporter.says("work: restarts with the new code")
         self._reporter.close()
-        pids = [slot.pid for slot in self._workers if slot.pid] + self._old
         for slot in self._others:
             slot.send(signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # until the new code has its handlers
-        others = [slot.pid for slot in self._others if slot.pid]
-        os.environ[OLD_WORKERS] = ",".join(map(str, [*pids, *others]))
+        hold_back()  # until the new code has its handlers
+        workers = [(slot.pid, slot.heard) for slot in self._workers if slot.pid] + list(self._old.items())
+        done, failed = self._done, self._failed
+        for slot in self._workers:
+            done, failed = done + slot.done, failed + slot.failed
+        successor.leave(
+            Legacy(
+                tuple(OldWorker(pid, heard.fd if heard else -1) for pid, heard in workers),
+                tuple([slot.pid for slot in self._others if slot.pid] + self._old_others),
+                self.paused,
+                done,
+                failed,
+            )
+        )
         command = _own_command()
         os.execv(command[0], command)  # noqa: S606  its own command
 
@@ -189,6 +220,7 @@ class Pool:
         now = time.monotonic()
         if not self._told_ready and all(slot.ready for slot in self._slots) and not self._stopping:
             self._told_ready = True
+            self._status_at = float("-inf")
             self._notifier.ready()
             self._reporter.says(f"work: {len(self._workers)} workers are ready")
         seconds = self._notifier.watchdog_seconds
@@ -204,7 +236,8 @@ class Pool:
     def counts(self) -> tuple[int, int]:
         """Attempts that went well and that failed, of all workers."""
         counts = [slot.counts() for slot in self._workers]
-        return sum(done for done, _ in counts), sum(failed for _, failed in counts)
+        counts += [(heard.done, heard.failed) for heard in self._old.values() if heard is not None]
+        return self._done + sum(done for done, _ in counts), self._failed + sum(failed for _, failed in counts)
 
     def _sleep(self) -> None:
         now = time.monotonic()
@@ -240,10 +273,6 @@ def worker_body(
 
 def _own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
-
-
-def _old_workers() -> list[int]:
-    return [int(pid) for pid in os.environ.pop(OLD_WORKERS, "").split(",") if pid.isdigit()]
 
 
 def _runs(pid: int) -> bool:

@@ -22,6 +22,16 @@ ALL = (
 )
 
 
+def hold_back() -> None:
+    """Let signals wait until `Signals` handles them: between a fork and that, one would be lost, or end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
+
+
+def let_come() -> None:
+    """End that."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
+
+
 class Signals:
     """Calls `on(number)` for each signal, and makes `wake_fd` readable until `drain`. Main thread only."""
 
@@ -33,6 +43,7 @@ class Signals:
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, self._handle)
+        let_come()  # over a fork or an exec they may have waited
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._on(signal.Signals(number))
@@ -54,7 +65,7 @@ class Signals:
         self._on = on
 
     def forget(self) -> None:
-        """After a fork: signals do what they do by default, and the parent hears nothing of the child's."""
+        """After a fork: the parent hears nothing of the child's signals; what waits does what it does by default."""
         signal.set_wakeup_fd(-1)
         for number in ALL:
             signal.signal(number, signal.SIG_DFL)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from migrate.worker.signals import hold_back, let_come
 from migrate.worker.telling import Heard, Telling
 
 #: Seconds: a process that lives longer than this is replaced at once, others after growing pauses.
@@ -35,10 +36,11 @@ class Slot:
         return self.heard is not None and self.heard.ready
 
     def start(self) -> None:
-        """Fork. Returns in the parent only."""
+        """Fork. Returns in the parent only; the child's signals wait until it handles them."""
         read_fd, write_fd = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        hold_back()
         pid = os.fork()
         if pid == 0:
             status = 70
@@ -47,6 +49,7 @@ class Slot:
                 status = self._body(Telling(write_fd))
             finally:
                 os._exit(status)
+        let_come()
         os.close(write_fd)
         self.pid, self.heard, self._started_at = pid, Heard(read_fd), time.monotonic()
 

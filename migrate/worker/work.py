@@ -20,7 +20,7 @@ from migrate.worker.options import WorkOptions
 from migrate.worker.performing import backtrace_of, name_of
 from migrate.worker.pool import TRIAL, Pool, worker_body
 from migrate.worker.scheduler import schedule
-from migrate.worker.signals import Signals
+from migrate.worker.signals import Signals, let_come
 from migrate.worker.slots import Slot
 from migrate.worker.telling import Telling
 from migrate.worker.worker import Worker
@@ -49,7 +49,7 @@ def work(config: Config, wanted: WorkOptions, reporter: Reporter) -> WorkResult:
     assigner = Assigner(config, registry)
 
     def one_worker(telling: Telling) -> int:
-        return _worker(config, wanted, assigner, reporter, telling)
+        return _worker(config, wanted, assigner, reporter, telling, paused=pool.paused)
 
     def one_scheduler(telling: Telling) -> int:
         return _scheduler(config, reporter, telling)
@@ -69,10 +69,12 @@ def work(config: Config, wanted: WorkOptions, reporter: Reporter) -> WorkResult:
     return WorkResult("work", done, failed)
 
 
-def _worker(config: Config, wanted: WorkOptions, assigner: Assigner, reporter: Reporter, telling: Telling) -> int:
+def _worker(
+    config: Config, wanted: WorkOptions, assigner: Assigner, reporter: Reporter, telling: Telling, *, paused: bool
+) -> int:
     target = Target.open(config.target.url, config.target.namespace)
     try:
-        Worker(target, config, wanted, assigner, reporter, telling).run()
+        Worker(target, config, wanted, assigner, reporter, telling, paused=paused).run()
     except MigrateError as error:
         reporter.says(f"work: {error.message}")
         return error.exit_status
@@ -89,6 +91,7 @@ def _scheduler(config: Config, reporter: Reporter, telling: Telling) -> int:
     telling.ready()
     try:
         with stop_on_signals() as stop:
+            let_come()
             schedule(config.target, stop, reporter)
     except MigrateError as error:
         reporter.says(f"schedule: {error.message}")

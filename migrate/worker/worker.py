@@ -84,7 +84,10 @@ class Worker:
         assigner: Assigner,
         reporter: Reporter,
         told: Counters,
+        *,
+        paused: bool = False,
     ) -> None:
+        """`paused`: takes no jobs until CONT comes."""
         self._target = target
         self._wanted = wanted
         self._assigner = assigner
@@ -96,7 +99,7 @@ class Worker:
         self._seat = Seat(target, self.id, self._dialect)
         self._waker = Waker(target)
         self._stop = Stop()
-        self._paused = False
+        self._paused = paused
         self._busy = False
         self._names: list[str] = []
         self._names_at = self._beaten_at = self._buried_at = float("-inf")

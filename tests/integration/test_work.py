@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -13,21 +12,13 @@ import pytest
 from redis import Redis
 
 from tests.conftest import WriteConfig
+from tests.integration.working import Pool, parent
 from tests.servers import RedisServer
-from tests.servers.command import Cli, RunningCommand
+from tests.servers.command import Cli
 from tests.servers.databases import Database
 from tests.servers.waiting import wait_until
 
 APP = """
-import asyncio, os, time
-from migrate import Abort, RunningJob, current_job, job
-
-
-def note(*words):
-    line = " ".join(map(str, words)) + "\\n"
-    with open("ran", "ab") as file:
-        file.write(line.encode())
-
 
 @job("Worker::Mail")
 def mail(arg):
@@ -66,38 +57,10 @@ def sleeps(arg):
 """
 
 
-class Pool:
-    """A pool that runs, and what it has done."""
-
-    def __init__(self, cli: Cli, redis: Redis) -> None:
-        self._cli = cli
-        self._redis = redis
-        self.command: RunningCommand | None = None
-
-    def start(self, *options: str) -> RunningCommand:
-        self.command = self._cli.start("work", "--queues", "mail,*", "--app", "shop_jobs", "--json", *options)
-        wait_until(lambda: self._redis.scard("resque:workers"), 20, "a worker registers")
-        return self.command
-
-    def push(self, name: str, arg: Any = None, queue: str = "mail") -> None:
-        self._redis.sadd("resque:queues", queue)
-        self._redis.rpush(f"resque:queue:{queue}", json.dumps({"class": name, "args": [arg]}))
-
-    @property
-    def ran(self) -> list[str]:
-        path = self._cli.folder / "ran"
-        return path.read_text().splitlines() if path.exists() else []
-
-    @property
-    def failures(self) -> list[Any]:
-        return [json.loads(text) for text in self._redis.lrange("resque:failed", 0, -1)]
-
-
 @pytest.fixture
 def pool(cli: Cli, redis_server: RedisServer, redis: Redis, sqlite: Database, write_config: WriteConfig) -> Pool:
     write_config([sqlite], redis_server)
-    (cli.folder / "shop_jobs.py").write_text(APP)
-    return Pool(cli, redis)
+    return Pool(cli, redis, APP)
 
 
 def test_jobs_run_in_the_order_of_the_queues_and_term_ends_the_pool(pool: Pool, redis: Redis) -> None:
@@ -108,8 +71,7 @@ def test_jobs_run_in_the_order_of_the_queues_and_term_ends_the_pool(pool: Pool, 
     wait_until(lambda: len(pool.ran) == 3, 10, "all run")
     assert pool.ran == ["mail 1", "mail 2", "later 3 other 1"]
     wait_until(lambda: redis.get("resque:stat:processed") == b"3", 5, "they are counted")
-    command.send(signal.SIGTERM)
-    assert command.wait(20).status == 0
+    assert pool.end(command, signal.SIGTERM) == {"command": "work", "done": 3, "failed": 0}
     assert redis.smembers("resque:workers") == set()
     assert redis.keys("resque:worker:*") == []
     assert pool.failures == []
@@ -144,7 +106,7 @@ def test_failures_without_another_try(pool: Pool) -> None:
 def test_each_way_of_forking_runs_each_job_once(pool: Pool, options: tuple[str, ...]) -> None:
     for number in range(200):
         pool.push("Worker::Mail", {"n": number})
-    pool.start("--workers", "2", *options)
+    pool.start(*options, workers=2)
     wait_until(lambda: len(pool.ran) >= 200, 30, "all run")
     assert sorted(pool.ran) == sorted(f"mail {number}" for number in range(200))
 
@@ -172,15 +134,11 @@ def test_a_child_that_is_killed_leaves_a_failure_and_the_worker_goes_on(pool: Po
     assert len(pool.failures) == 1
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_a_worker_that_is_killed_leaves_a_failure_and_another_takes_its_place(pool: Pool, redis: Redis) -> None:
     pool.push("Worker::Sleeps", {"seconds": 60})
     command = pool.start()
     wait_until(lambda: pool.ran, 10, "it sleeps")
-    worker = _parent(int(pool.ran[0].split()[1]))
+    worker = parent(int(pool.ran[0].split()[1]))
     assert worker != command.pid
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: pool.failures, 20, "its failure is on record")

@@ -3,21 +3,21 @@
 --
 -- KEYS  1 … 9 as turn.lua, of the dead worker   10 set workers   11 hash workers:heartbeat   12 hash our workers
 --       13 string worker:<id>:started   14 string worker:ping:<id> (node-resque)
--- ARGV  1 … 9 as turn.lua; 2 is "" when it had no job   10 worker id
---       11 the heartbeat it is judged by ("": judged by its process)
+-- ARGV  1 … 12 as `settle` has them; 2 is "" when it had no job   13 worker id
+--       14 the heartbeat it is judged by ("": judged by its process)
 -- Result  {"buried"}; {"alive"}: it has beaten meanwhile; {"busy"}: it has taken a job meanwhile; {"lost"}, {"type", …}
 
-if ARGV[11] ~= '' and redis.call('HGET', KEYS[11], ARGV[10]) ~= ARGV[11] then
+if ARGV[14] ~= '' and redis.call('HGET', KEYS[11], ARGV[13]) ~= ARGV[14] then
   return {'alive'}
 end
 if ARGV[2] ~= '' then
-  local refused = settle(KEYS, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+  local refused = settle(KEYS, ARGV)
   if refused and refused[1] ~= 'lost' then return refused end
 elseif redis.call('EXISTS', KEYS[1]) == 1 then
   return {'busy'}
 end
-redis.call('SREM', KEYS[10], ARGV[10])
-redis.call('HDEL', KEYS[11], ARGV[10])
-redis.call('HDEL', KEYS[12], ARGV[10])
+redis.call('SREM', KEYS[10], ARGV[13])
+redis.call('HDEL', KEYS[11], ARGV[13])
+redis.call('HDEL', KEYS[12], ARGV[13])
 redis.call('DEL', KEYS[4], KEYS[5], KEYS[13], KEYS[14])
 return {'buried'}

@@ -5,11 +5,14 @@
 -- in the same script that pops the job, so a job is always in a queue, in a note, in the delayed layout or a failure.
 
 -- keys: note, processed, failed count, the same two of the worker, failed, queues, schedule, retrying
--- args: prefix of all keys, how the note must begin, "done" | "failed" | "queue" | "delay", failure's text,
---       queue, text for the queue or the delayed list, seconds of delay, field of `retrying`, keys left behind
+-- args: 1 prefix of all keys   2 how the note must begin   3 "done" | "failed" | "queue" | "delay"   4 failure's text
+--       5 queue   6 text for the queue or the delayed list   7 seconds of delay   8 field of `retrying`
+--       9 keys left behind   10 hash of uniqkeys ("": none)   11 uniqkey   12 identity: whose the key must be
 -- Returns nil when it is settled, or what the script must return: {"lost"} (somebody else has settled this job),
 -- {"type", key, its type}.
-local function settle(keys, prefix, head, action, failure, queue, text, delay, field, left_behind)
+local function settle(keys, args)
+  local prefix, head, action, failure, queue, text = args[1], args[2], args[3], args[4], args[5], args[6]
+  local delay, field, left_behind = args[7], args[8], args[9]
   local note = redis.call('GET', keys[1]) or ''
   if string.sub(note, 1, #head) ~= head then
     return {'lost'}
@@ -51,6 +54,13 @@ local function settle(keys, prefix, head, action, failure, queue, text, delay, f
       -- One line for each copy of this job that waits.
       local lines = redis.call('HGET', keys[9], field)
       redis.call('HSET', keys[9], field, (lines and lines .. '\n' or '') .. left_behind)
+    end
+  end
+  if args[10] ~= '' then
+    -- A holder is its identity, a space, its content. A key that another job holds by now stays.
+    local holder = redis.pcall('HGET', args[10], args[11])
+    if type(holder) == 'string' and string.sub(holder, 1, #args[12] + 1) == args[12] .. ' ' then
+      redis.call('HDEL', args[10], args[11])
     end
   end
 end
