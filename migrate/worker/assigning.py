@@ -72,7 +72,7 @@ class Assigner:
         settlement = settle(assignment.taken, payload, outcome, assignment.policy, self._dialect, worker_id, now)
         if payload is None or settlement.action not in ("done", "failed"):
             return settlement
-        return settlement._replace(frees=self._held_key(payload))
+        return settlement._replace(frees=_held_key(payload))
 
     def story(self, assignment: Assignment, outcome: Outcome, settlement: Settlement) -> str:
         """One line on a failure: names, never values."""
@@ -86,19 +86,7 @@ class Assigner:
 
     def _rules(self, payload: Payload) -> tuple[JobFunction | None, Policy]:
         function = self._registry.find(payload.class_name)
-        route, _ = retries.route_of(self._config, payload.class_name)
-        return function, retries.policy(function, payload, route)
-
-    def _held_key(self, payload: Payload) -> HeldKey | None:
-        """The uniqkey that Redis may hold for this job; one that the source holds is freed when it is asked for."""
-        ours = payload.value.get("qudo")
-        if not isinstance(ours, dict):
-            return None
-        key, identity = ours.get("uniqkey"), ours.get("outbox")
-        _, func = retries.route_of(self._config, payload.class_name)
-        if func is None or not isinstance(key, str) or not isinstance(identity, str):
-            return None
-        return HeldKey(func, folded(key), identity)
+        return function, retries.policy(function, payload, retries.route_of(self._config, payload.class_name))
 
     def _has_left_keys(self, taken: Taken, payload: Payload) -> bool:
         lost = "qudo" not in payload.value and "retry_count" not in payload.value
@@ -107,6 +95,17 @@ class Assigner:
     def _nobody_knows(self, class_name: str) -> Outcome:
         known = ", ".join(self._registry.classes()) or "none"
         return Outcome(False, exception="UnknownClass", error=f"no function for class {class_name}; known: {known}")
+
+
+def _held_key(payload: Payload) -> HeldKey | None:
+    """The uniqkey that Redis holds for a job born there; one that a source holds is freed when it is asked for."""
+    ours = payload.value.get("qudo")
+    if not isinstance(ours, dict):
+        return None
+    func, key, identity = ours.get("func"), ours.get("uniqkey"), ours.get("native")
+    if not isinstance(func, str) or not isinstance(key, str) or not isinstance(identity, str):
+        return None
+    return HeldKey(func, folded(key), identity)
 
 
 def _attempt(function: JobFunction, payload: Payload, policy: Policy, queue: str) -> Attempt:

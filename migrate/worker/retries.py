@@ -42,15 +42,15 @@ def policy(function: JobFunction | None, payload: Payload, route: Route) -> Poli
     )
 
 
-def route_of(config: Config, class_name: str) -> tuple[Route, str | None]:
-    """The first route whose jobs have this class in Resque, or the defaults; and their func, where that is certain."""
+def route_of(config: Config, class_name: str) -> Route:
+    """The first route whose jobs have this class in Resque; the defaults when none has."""
     for route in config.route:
         func = _func_of(route.class_, class_name)
         if func is not None and fnmatch.fnmatchcase(func, route.func):
-            return route, func
+            return route
         if func is None and route.class_ == class_name:
-            return route, None if any(sign in route.func for sign in "*?[") else route.func
-    return DEFAULT_ROUTE, class_name
+            return route
+    return DEFAULT_ROUTE
 
 
 def _func_of(template: str, class_name: str) -> str | None:

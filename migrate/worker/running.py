@@ -50,8 +50,8 @@ class RunningJob:
 
     @property
     def identity(self) -> str | None:
-        """What names its crossing from Qudo: `<batch>-<seq>`."""
-        return self._qudo("outbox", str)
+        """What names it for ever, `<batch>-<seq>`; None for a job that `qudo-migrate` has nothing to do with."""
+        return self._qudo("outbox", str) or self._qudo("native", str)
 
     @property
     def uniqkey(self) -> str | None:

@@ -176,3 +176,18 @@ def test_a_pool_without_work_waits_without_asking_all_the_time(pool: Pool, redis
     pool.push("Worker::Mail", {"n": 1})
     wait_until(lambda: pool.ran, 5, "it runs")
     assert time.monotonic() - pushed < 2
+
+
+def test_a_worker_that_waits_hears_of_jobs_when_its_connections_were_ended(pool: Pool, redis: Redis) -> None:
+    """A server with `timeout` ends idle clients; the next look at random would be ten seconds later."""
+    pool.start("--no-scheduler")
+
+    def waiting() -> list[dict[str, str]]:
+        clients: Any = redis.client_list()
+        return [each for each in clients if "t" in each["flags"]]  # those that Redis tells of changes
+
+    (asks,) = wait_until(waiting, 10, "it waits")
+    redis.client_kill_filter(_id=asks["id"])
+    wait_until(lambda: [each for each in waiting() if each["id"] != asks["id"]], 5, "it waits anew")
+    pool.push("Worker::Mail", {"n": 1})
+    wait_until(lambda: pool.ran, 5, "it runs")
