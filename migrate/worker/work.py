@@ -14,7 +14,7 @@ from migrate.engine.stopping import stop_on_signals
 from migrate.errors import MigrateError
 from migrate.notify import Notifier
 from migrate.resque.target import Target
-from migrate.worker import application
+from migrate.worker import application, lineage
 from migrate.worker.assigning import Assigner
 from migrate.worker.options import WorkOptions
 from migrate.worker.performing import backtrace_of, name_of
@@ -88,6 +88,7 @@ def _worker(
 
 
 def _scheduler(config: Config, reporter: Reporter, telling: Telling) -> int:
+    lineage.set_title("Scheduler")
     telling.ready()
     try:
         with stop_on_signals() as stop:

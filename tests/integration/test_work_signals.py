@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.conftest import WriteConfig
-from tests.integration.working import Pool, children, parent
+from tests.integration.working import Pool, children, parent, title
 from tests.servers import Database, RedisServer
 from tests.servers.command import Cli
 from tests.servers.waiting import wait_until
@@ -142,7 +142,7 @@ def test_usr2_holds_all_workers_and_cont_lets_them_go_on(pool: Pool, redis: Redi
     command.send(signal.SIGUSR2)
     command.wait_for("work: pauses")
     held = pool.workers
-    wait_until(lambda: all("Paused" in _title(pid) for pid in held), 10, "both know")
+    wait_until(lambda: all("Paused" in title(pid) for pid in held), 10, "both know")
     os.kill(min(held), signal.SIGKILL)
     wait_until(lambda: len(pool.workers - held) == 1 and len(pool.workers) == 2, 20, "another takes its place")
     command.send(signal.SIGHUP)
@@ -190,7 +190,3 @@ def test_term_reaches_workers_that_have_just_begun(pool: Pool, cli: Cli) -> None
     command.send(signal.SIGTERM)
     assert command.wait(5).status == 0
     assert pool.workers == set()
-
-
-def _title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -62,6 +63,10 @@ class Pool:
         self._redis.sadd("resque:queues", queue)
         self._redis.rpush(f"resque:queue:{queue}", json.dumps({"class": name, "args": [arg], **more}))
 
+    def depose(self) -> None:
+        """Take the lead from the scheduler that has it: the next one needn't wait until its lease ends."""
+        self._redis.delete("resque:qudo_migrate:scheduler")
+
     def wait_ran(self, *lines: str, timeout: float = 20.0) -> None:
         """Until the jobs have written these lines, in this order."""
         wait_until(lambda: tuple(self.ran[: len(lines)]) == lines, timeout, f"{lines} have run, not {self.ran}")
@@ -91,8 +96,17 @@ def parent(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that it has started and that still run."""
+    """The processes that it has started and that still run; none when it has ended itself."""
     found = []
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        found += (thread / "children").read_text().split()
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += (thread / "children").read_text().split()
     return [int(each) for each in found]
+
+
+def title(pid: int) -> str:
+    """What `ps` shows; "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
