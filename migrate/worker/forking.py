@@ -75,10 +75,11 @@ class Forking:
             _kill(child.pid, signal.SIGKILL)
         if self._given >= self._jobs_per_fork and self._spare is None:
             self._spare = self._fork()
-        try:
-            return self._await(child, attempt.running.timeout, meanwhile)
-        finally:
-            self._killed = ""
+        return self._await(child, attempt.running.timeout, meanwhile)
+
+    def over(self) -> None:
+        """A kill that came too late for the job that ran must not meet the next one."""
+        self._killed = ""
 
     def _next_child(self) -> None:
         if self._child is not None:

@@ -53,6 +53,9 @@ class Inline:
             self._why = why
             raise Terminated(why)
 
+    def over(self) -> None:
+        """Nothing is left of the job."""
+
     def close(self) -> None:
         """Nothing is left to end."""
 

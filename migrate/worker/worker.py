@@ -59,6 +59,9 @@ class Performer(Protocol):
     def kill(self, why: str) -> None:
         """End the job that runs at once. Called by signal handlers."""
 
+    def over(self) -> None:
+        """The job that ran has its outcome, and no kill is meant for it any more."""
+
     def close(self) -> None:
         """No job will come any more."""
 
@@ -172,6 +175,7 @@ class Worker:
             self._busy = True
             outcome = self._performer.run(Order(taken.queue, taken.text), assignment.attempt, self._keep_house_quietly)
             self._busy = False
+            self._performer.over()
         settlement = self._assigner.settle(assignment, outcome, self.id, time.time())
         self._told.ended(failed=not outcome.done)
         if not outcome.done:
