@@ -5,6 +5,7 @@
 (d) `qudo-migrate verify --expect-idle` of all;  (e) `qudo-migrate rollback` of 100,000, or all if there are fewer.
 `--part verify`, `rollback` and `purge` measure that command alone, of all jobs, against `run` in the same run.
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
+`--part work` measures the pool of workers against a loop of LPOP.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bench_follow
+import bench_work
 
 from tests.qudo_app.enqueueing import fill
 from tests.qudo_app.worker import QudoWorker
@@ -150,7 +152,9 @@ def measure_after_run(options: argparse.Namespace, part: str, command: tuple[str
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--part", choices=("run", "verify", "rollback", "purge", "follow", "all"), default="run")
+    parser.add_argument(
+        "--part", choices=("run", "verify", "rollback", "purge", "follow", "work", "all"), default="run"
+    )
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--naive-jobs", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=200, help="of each arg")
@@ -158,6 +162,7 @@ def main() -> None:
     parser.add_argument("--follow-jobs", type=int, default=10_000)
     parser.add_argument("--follow-rate", type=float, default=500, help="jobs a second")
     parser.add_argument("--rest-jobs", type=int, default=100, help="five a second, while nothing else happens")
+    parser.add_argument("--work-jobs", type=int, default=5_000, help="with a fork each; three times as many else")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     figures: dict[str, Any] = {
@@ -169,8 +174,11 @@ def main() -> None:
         figures |= measure_follow(options)
     if options.part in AFTER_RUN:
         figures |= measure_after_run(options, options.part, AFTER_RUN[options.part])
+    if options.part in ("work", "all"):
+        with tempfile.TemporaryDirectory() as name:
+            figures |= bench_work.measure(Path(name), jobs=options.work_jobs)
     for key, value in figures.items():
-        print(f"{key.replace('_', ' '):36} {value}")
+        print(f"{key.replace('_', ' '):50} {value}")
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
