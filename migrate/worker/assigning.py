@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from migrate.config import Config
+from migrate.config import Config, Route
 from migrate.resque.dialects import FACTS
 from migrate.resque.unique_keys import folded
 from migrate.resque.workers import HeldKey, Settlement, Taken
@@ -41,6 +41,7 @@ class Assigner:
         self._config = config
         self._registry = registry
         self._dialect = config.target.dialect
+        self._routes: dict[str, Route] = {}  # of classes that have a function: others could be without number
 
     def assign(self, taken: Taken, recall: Callable[[Taken, str], bytes]) -> Assignment:
         """Prepare a job. `recall` finds the keys that a delayed job has left behind."""
@@ -86,7 +87,13 @@ class Assigner:
 
     def _rules(self, payload: Payload) -> tuple[JobFunction | None, Policy]:
         function = self._registry.find(payload.class_name)
-        return function, retries.policy(function, payload, retries.route_of(self._config, payload.class_name))
+        name = payload.class_name
+        route = self._routes.get(name)
+        if route is None:
+            route = retries.route_of(self._config, name)
+            if function is not None:
+                self._routes[name] = route
+        return function, retries.policy(function, payload, route)
 
     def _has_left_keys(self, taken: Taken, payload: Payload) -> bool:
         lost = "qudo" not in payload.value and "retry_count" not in payload.value

@@ -43,6 +43,7 @@ class Registry:
     def __init__(self) -> None:
         self._functions: dict[str, JobFunction] = {}
         self._hooks = Hooks()
+        self._whole: dict[str, JobFunction] = {}  # what `find` has found; in a child each look costs some pages
 
     def __call__(
         self,
@@ -73,6 +74,7 @@ class Registry:
                     f"{class_name} has two functions: {_place(known.function)} and {_place(function)}",
                     advice="a Resque class is performed by one function",
                 )
+            self._whole.clear()
             self._functions[class_name] = JobFunction(
                 class_name, function, max_retries, retry_delay, timeout, hooks, _job_parameter(function)
             )
@@ -82,27 +84,30 @@ class Registry:
 
     def before(self, hook: F) -> F:
         """Call this before each job of any class, with the job."""
+        self._whole.clear()
         self._hooks = self._hooks._replace(before=(*self._hooks.before, hook))
         return hook
 
     def after(self, hook: F) -> F:
         """Call this after each job that has gone well."""
+        self._whole.clear()
         self._hooks = self._hooks._replace(after=(*self._hooks.after, hook))
         return hook
 
     def failed(self, hook: F) -> F:
         """Call this after each failure, with the job and the exception."""
+        self._whole.clear()
         self._hooks = self._hooks._replace(failed=(*self._hooks.failed, hook))
         return hook
 
     def find(self, class_name: str) -> JobFunction | None:
         """The function of a class, with the hooks for all jobs around its own."""
-        function = self._functions.get(class_name)
-        if function is None:
-            return None
-        common, own = self._hooks, function.hooks
-        hooks = Hooks(common.before + own.before, own.after + common.after, own.failed + common.failed)
-        return function._replace(hooks=hooks)
+        whole = self._whole.get(class_name)
+        if whole is None and (function := self._functions.get(class_name)) is not None:
+            common, own = self._hooks, function.hooks
+            hooks = Hooks(common.before + own.before, own.after + common.after, own.failed + common.failed)
+            whole = self._whole[class_name] = function._replace(hooks=hooks)
+        return whole
 
     def classes(self) -> list[str]:
         """All classes that have a function, sorted."""

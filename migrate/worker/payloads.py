@@ -44,7 +44,7 @@ class NextTry(NamedTuple):
 def decode(text: bytes) -> Payload:
     """Raises NotAJob."""
     try:
-        value = json.loads(text.decode(), parse_constant=_refuse)
+        value = _decoder.decode(text.decode())
     except (ValueError, RecursionError):
         raise NotAJob("not JSON, or no UTF-8") from None
     if not isinstance(value, dict):
@@ -61,6 +61,10 @@ def decode(text: bytes) -> Payload:
 
 def _refuse(word: str) -> None:
     raise ValueError(word)  # NaN and Infinity are no JSON
+
+
+#: Made once: `json.loads` would make one for each text, which costs a child more than the decoding (seen).
+_decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _retries(value: dict[str, Any]) -> int:
