@@ -262,6 +262,7 @@ def test_kills_and_signals(redis: Redis, resque: Resque, launcher: Launcher) -> 
         nonlocal slept
         slept += 1
         launcher.noted("slept", slept)
+        wait_until(lambda: not redis.keys("resque:worker:*:mail"), what="it is over")
         last = failures(resque, count)[-1]
         assert (last["exception"], "retried_at" in last) == (exception, True)
 

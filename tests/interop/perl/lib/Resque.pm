@@ -243,7 +243,7 @@ sub _count {
 # A worker of this machine whose process is gone fails the job that it had.
 sub prune_dead_workers {
     my ($self) = @_;
-    my %alive = map { /\A\s*([0-9]+)/ ? ($1 => 1) : () } grep {/resque/} split /\n/, `ps -A -o pid,command`;
+    my %alive = map { $_ => 1 } $self->worker_pids;
     for my $id ($self->redis->smembers($self->key('workers'))) {
         my ($host, $pid) = split /:/, $id;
         next if $host ne hostname || $alive{$pid};
@@ -251,6 +251,8 @@ sub prune_dead_workers {
     }
     return;
 }
+
+sub worker_pids { return map { /\A\s*([0-9]+)/ ? $1 : () } grep {/resque/} split /\n/, `ps -A -o pid,command` }
 
 sub unregister_worker {
     my ($self) = @_;

@@ -55,6 +55,7 @@ around fail => sub {
     my ($exception, $message, $verdict);
     if (my $attempt = $self->qudo_attempt) {
         $verdict   = { max_retries => $attempt->{max_retries}, %{ $attempt->verdict } };
+        return $self->_settle('', @{ $verdict->{pushes} }) if !exists $verdict->{error};    # the first try met no Redis
         $exception = $attempt->is_aborted ? 'Qudo::Abort' : 'Qudo::Job';
         $message   = $verdict->{error};
     }

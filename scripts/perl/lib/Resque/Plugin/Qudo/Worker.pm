@@ -61,6 +61,22 @@ around working_on => sub {
     return $self->$working_on($job);
 };
 
+# --- the dead -------------------------------------------------------------------------------------------------------------
+
+# Resque asks `ps` who lives. One that was killed or failed shows nobody: then all would be taken for dead (seen), their
+# jobs tried again beside themselves.
+around worker_pids => sub {
+    my ($worker_pids, $self) = @_;
+    my @pids = $self->$worker_pids;
+    die "ps doesn't show this process\n" if !grep { $_ == $$ } @pids;
+    return wantarray ? @pids : \@pids;
+};
+
+around prune_dead_workers => sub {
+    my ($prune, $self) = @_;
+    eval { $self->$prune; 1 } or warn "resque: dead workers are left to the next look: $@";
+};
+
 # --- the job's process --------------------------------------------------------------------------------------------------
 
 before perform => sub {
