@@ -79,7 +79,9 @@ def init(
         typer.Option("--source", metavar="NAME=URL", help="A Qudo database; can be given several times."),
     ] = None,
     target: Annotated[str | None, typer.Option("--target", metavar="URL", help="The Redis for Resque.")] = None,
-    namespace: Annotated[str, typer.Option(help="Resque's namespace.")] = "resque",
+    namespace: Annotated[
+        str | None, typer.Option(help="Resque's namespace; without it: resque, on a Redis Cluster {resque}.")
+    ] = None,
     dialect: Annotated[Dialect, typer.Option(help="Whose workers will run the jobs.")] = Dialect.PERL,
     force: Annotated[bool, typer.Option("--force", help="Replace the file when it is there.")] = False,
     create_tables: Annotated[bool, typer.Option(help="Create our tables where they lack.")] = True,

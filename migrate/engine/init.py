@@ -24,8 +24,10 @@ from migrate.qudo import ddl, reading
 from migrate.qudo.serializers import detect_func
 from migrate.qudo.source import Source
 from migrate.resque.dialects import Dialect
-from migrate.resque.target import Target
+from migrate.resque.target import Target, TargetFacts
 
+#: Resque's usual namespace; on a Redis Cluster, where braces keep all keys on one node.
+NAMESPACE, CLUSTER_NAMESPACE = "resque", "{resque}"
 #: Rows of each func and source that are looked at.
 SAMPLE_ROWS = 200
 
@@ -81,13 +83,13 @@ def init(
     target_url: str,
     path: Path,
     *,
-    namespace: str = "resque",
+    namespace: str | None = None,
     dialect: Dialect = Dialect.PERL,
     force: bool = False,
     create: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> InitResult:
-    """Write the configuration. `source_options`: NAME=URL each.
+    """Write the configuration. `source_options`: NAME=URL each; `namespace`: None: the usual one.
 
     Raises UsageError, and the errors of sources and target: nothing is written unless all could be looked at.
     """
@@ -99,9 +101,14 @@ def init(
     target = hide_password(target_url, "REDIS_PASSWORD")
     given = {url.variable: url.password for url in (*urls.values(), target) if url.variable and url.password}
     known = {**(os.environ if environ is None else environ), **given}
-    skeleton = init_text.head(target.written, namespace, dialect, {name: url.written for name, url in urls.items()})
-    config = parse(skeleton, "the new configuration", known)
-    _meet(config.target)
+    written = {name: url.written for name, url in urls.items()}
+
+    def skeleton_with(namespace: str) -> str:
+        return init_text.head(target.written, namespace, dialect, written)
+
+    config = parse(skeleton_with(namespace or CLUSTER_NAMESPACE), "the new configuration", known)
+    is_cluster = _meet(config.target).is_cluster
+    skeleton = skeleton_with(namespace or (CLUSTER_NAMESPACE if is_cluster else NAMESPACE))
     found: dict[str, FoundFunc] = {}
     sources: list[InitializedSource] = []
     needed: list[str] = []
@@ -146,10 +153,10 @@ def _variable(name: str) -> str:
     return "QUDO_PASSWORD" if name == "main" else f"QUDO_{re.sub('[^A-Z0-9]', '_', name.upper())}_PASSWORD"
 
 
-def _meet(target: TargetConfig) -> None:
+def _meet(target: TargetConfig) -> TargetFacts:
     opened = Target.open(target.url, target.namespace)
     try:
-        opened.check_usable()
+        return opened.check_usable()
     finally:
         opened.close()
 

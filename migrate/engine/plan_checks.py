@@ -34,6 +34,11 @@ def target_checks(facts: TargetFacts, estimate: Estimate) -> list[Check]:
         )
     if facts.read_only:
         add(Level.PROBLEM, "it is a read-only replica", "point target.url at the master")
+    if facts.is_cluster:
+        add(
+            Level.NOTE,
+            "it is a Redis Cluster: one node has the whole namespace, so that node's memory and speed count",
+        )
     checks += _persistence(facts)
     free = facts.max_memory - facts.used_memory
     if facts.max_memory and estimate.redis_bytes > max(0, free):

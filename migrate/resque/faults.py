@@ -7,7 +7,15 @@ from contextlib import contextmanager
 
 from redis import exceptions
 
-from migrate.errors import AccessDenied, Loading, MigrateError, RightsError, ServerError, Unavailable
+from migrate.errors import (
+    AccessDenied,
+    Loading,
+    MigrateError,
+    RightsError,
+    ServerError,
+    TargetMismatch,
+    Unavailable,
+)
 
 
 @contextmanager
@@ -17,6 +25,16 @@ def redis_faults(label: str) -> Iterator[None]:
         yield
     except (exceptions.RedisError, OSError) as error:
         raise translated(label, error) from error
+
+
+def scattered(label: str, namespace: str | None = None) -> TargetMismatch:
+    """A namespace that isn't in braces, on a Redis Cluster: its keys would lie on many nodes."""
+    named = "the namespace" if namespace is None else f"namespace {namespace!r}"
+    example = "resque" if namespace is None else namespace
+    return TargetMismatch(
+        f"target {label}: it is a Redis Cluster, and {named} isn't in braces: its keys would lie on many nodes",
+        advice=f'write namespace = "{{{example}}}", here and in the configuration of the workers',
+    )
 
 
 def translated(label: str, error: Exception) -> MigrateError:
@@ -46,9 +64,12 @@ def translated(label: str, error: Exception) -> MigrateError:
             f"target {label}: it can't save to disk and takes no writes (MISCONF)",
             advice="look at its disk and its log",
         )
+    if isinstance(error, (exceptions.ClusterCrossSlotError, exceptions.MovedError)):
+        return scattered(label)
+    if isinstance(error, (exceptions.AskError, exceptions.TryAgainError)):
+        return Unavailable(f"target {label}: the Cluster is moving its slot to another node")
     # redis-py takes the code off the words where it has a class for it; MASTERDOWN's is a ClusterDownError too.
-    is_down = isinstance(error, (exceptions.ClusterDownError, exceptions.TryAgainError))
-    if is_down or words.startswith(("NOREPLICAS", "UNBLOCKED", "BUSY")):
+    if isinstance(error, exceptions.ClusterDownError) or words.startswith(("NOREPLICAS", "UNBLOCKED", "BUSY")):
         return Unavailable(f"target {label}: {words}")
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
         return Unavailable(

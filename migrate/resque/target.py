@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
-from migrate.errors import TargetMismatch, Unavailable, UsageError
-from migrate.resque.faults import redis_faults
+from migrate.errors import TargetMismatch, Unavailable
+from migrate.resque import connecting
+from migrate.resque.cluster import is_tagged
+from migrate.resque.faults import redis_faults, scattered
 from migrate.resque.keys import Keys
-
-#: Seconds that connecting may take, and that an answer may take: a hand-off of some megabytes lasts milliseconds.
-CONNECT_TIMEOUT_SECONDS = 5.0
-ANSWER_TIMEOUT_SECONDS = 30.0
-
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
 class TargetFacts(msgspec.Struct, frozen=True):
@@ -38,6 +30,7 @@ class TargetFacts(msgspec.Struct, frozen=True):
     aof: bool
     rdb: bool | None  #: whether save points are set; None: the server doesn't tell
     append_fsync: str | None  #: always, everysec, no; None: the server doesn't tell
+    is_cluster: bool = False  #: whether it is a node of a Redis Cluster
 
     @property
     def evicts(self) -> bool:
@@ -61,7 +54,8 @@ class Target:
         `answer_seconds`: for callers that can't wait: connecting and each answer take no longer, and nothing is asked
         twice.
         """
-        return cls(_client(url, answer_seconds), namespace, safe_label(url))
+        client = connecting.client(url, namespace, answer_seconds)
+        return cls(client, namespace, connecting.safe_label(url))
 
     def in_namespace(self, namespace: str) -> Target:
         """The same Redis, another namespace; shares the connections."""
@@ -99,9 +93,12 @@ class Target:
             return int(client.time()[0])
 
     def facts(self) -> TargetFacts:
-        """What the server is like now."""
+        """What the server is like now. Raises TargetMismatch for a Cluster whose nodes would share this namespace."""
         with self.commands() as client:
             info: Mapping[str, Any] = client.info()
+        is_cluster = bool(int(info.get("cluster_enabled", 0)))
+        if is_cluster and not is_tagged(self.namespace):
+            raise scattered(self.label, self.namespace)
         save = self._setting("save")
         return TargetFacts(
             product="Valkey" if "valkey_version" in info else "Redis",
@@ -115,6 +112,7 @@ class Target:
             aof=bool(int(info.get("aof_enabled", 0))),
             rdb=None if save is None else bool(save),
             append_fsync=self._setting("appendfsync"),
+            is_cluster=is_cluster,
         )
 
     def _setting(self, name: str) -> str | None:
@@ -146,56 +144,3 @@ class Target:
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
-
-
-def _client(url: str, answer_seconds: float | None = None) -> Redis:
-    scheme, separator, _ = url.partition("://")
-    if scheme not in _SCHEMES:
-        # What is no scheme isn't shown: it may hold the password.
-        found = f"{scheme!r}: " if separator and scheme.replace("+", "").isalnum() else ""
-        raise UsageError(f"target.url: {found}use one of {', '.join(f'{name}://' for name in _SCHEMES)}")
-    # One immediate retry: a pooled connection may have died with the last restart. Real waiting is the engine's.
-    options: dict[str, Any] = {
-        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_timeout": ANSWER_TIMEOUT_SECONDS,
-        "retry": Retry(NoBackoff(), 1),
-        "protocol": 2,
-    }
-    if answer_seconds is not None:
-        options |= {"socket_connect_timeout": answer_seconds, "socket_timeout": answer_seconds}
-        options["retry"] = Retry(NoBackoff(), 0)
-    try:
-        if scheme == "redis+sentinel":
-            return _through_sentinels(url, options)
-        if scheme == "unix":
-            del options["socket_connect_timeout"]
-        return Redis.from_url(url, **options)
-    except ValueError as error:
-        raise UsageError(f"target.url: {error}") from None
-
-
-def _through_sentinels(url: str, options: dict[str, Any]) -> Redis:
-    """redis+sentinel://[user:password@]host:port,host:port/service[/db]: the service's master, whoever it is now."""
-    parts = urllib.parse.urlsplit(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = credentials.partition(":")
-    path = [piece for piece in parts.path.split("/") if piece]
-    if not hosts or not path or len(path) > 2 or (len(path) == 2 and not path[1].isdigit()):
-        raise UsageError("target.url: write redis+sentinel://host:port,host:port/service/db")
-    addresses = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
-        if not name or not port.isdigit():
-            raise UsageError(f"target.url: {host!r}: a Sentinel is host:port")
-        addresses.append((name, int(port)))
-    login = {key: urllib.parse.unquote(value) for key, value in (("username", user), ("password", password)) if value}
-    sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_SECONDS})
-    master: Redis = sentinel.master_for(path[0], db=int(path[1]) if len(path) == 2 else 0, **login, **options)
-    return master
-
-
-def safe_label(url: str) -> str:
-    """The url as messages may show it: without user, password and query."""
-    parts = urllib.parse.urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{hosts}{parts.path}"

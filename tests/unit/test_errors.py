@@ -29,6 +29,7 @@ from migrate.errors import (
     RightsError,
     SchemaError,
     ServerError,
+    TargetMismatch,
     Unavailable,
     UsageError,
 )
@@ -332,7 +333,9 @@ def redis_error(line: str) -> Exception:
         ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", Unavailable),
         ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", Unavailable),
         ("ERR max number of clients reached", Unavailable),
-        ("CROSSSLOT Keys in request don't hash to the same slot", ServerError),
+        ("ASK 3999 10.0.0.1:6381", Unavailable),
+        ("CROSSSLOT Keys in request don't hash to the same slot", TargetMismatch),
+        ("MOVED 3999 10.0.0.1:6381", TargetMismatch),
         ("ERR unknown command 'EVALSHA'", ServerError),
         ("WRONGTYPE Operation against a key holding the wrong kind of value", ServerError),
         ("NOSCRIPT No matching script. Please use EVAL.", ServerError),
