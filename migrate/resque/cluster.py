@@ -7,11 +7,13 @@ connections follow the master. A Redis that is no cluster is used as it is.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from redis import Connection, ConnectionPool, SSLConnection
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import (
     AuthenticationError,
@@ -21,6 +23,7 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError,
 )
+from redis.retry import Retry
 
 
 class Node(NamedTuple):
@@ -37,33 +40,99 @@ def is_tagged(namespace: str) -> bool:
 
 
 class SlotOwner:
-    """Where the slot of one namespace was last seen. Shared by the connections of a pool."""
+    """Where the slot of one namespace is. Shared by the connections of a pool."""
 
-    def __init__(self, namespace: str, seeds: Iterable[Node]) -> None:
+    def __init__(
+        self, namespace: str, seeds: Iterable[Node], kind: type[Connection], options: Mapping[str, Any]
+    ) -> None:
+        """`kind` and `options` are those of the connections by which nodes are asked."""
         self.slot = key_slot(f"{namespace}:".encode())
-        self.asks = True  #: False: the first server that was asked is no cluster, or doesn't tell
+        self._asking = functools.partial(kind, **_for_asking(options))
+        self._asks = True  # False: the first server that answered is no cluster, or doesn't tell
         self._nodes = list(seeds)
+        self._known: Node | None = None
         self._lock = threading.Lock()
 
     def nodes(self) -> list[Node]:
-        """All known nodes; the likeliest owner first, those that failed last at the end."""
+        """All known nodes, those that failed last at the end."""
         with self._lock:
             return list(self._nodes)
 
-    def likely(self, node: Node) -> None:
-        """Somebody says that this node has the slot."""
-        with self._lock:
-            self._nodes = [node, *(other for other in self._nodes if other != node)]
+    def node(self) -> Node:
+        """The node that has the slot, as far as is known; asks one node after the other unless it is known.
 
-    def known(self, nodes: Iterable[Node]) -> None:
-        """These may be asked when the others have failed."""
+        Raises ConnectionError, TimeoutError or ClusterDownError when none tells.
+        """
+        known = self._known
+        return self._find() if known is None else known
+
+    def moved_to(self, node: Node) -> None:
+        """A node has said that this one has the slot now."""
         with self._lock:
-            self._nodes = list(dict.fromkeys([*self._nodes, *nodes]))
+            self._nodes = list(dict.fromkeys([*self._nodes, node]))
+            self._known = node
 
     def failed(self, node: Node) -> None:
-        """This node doesn't answer, or doesn't know what the others know: ask it last."""
+        """This node doesn't answer, or is cut off from the others: they are asked first."""
         with self._lock:
             self._nodes = [*(other for other in self._nodes if other != node), node]
+            if self._known == node:
+                self._known = None
+
+    def _find(self) -> Node:
+        error: Exception = ConnectionError("no node is known")
+        for node in self.nodes():
+            try:
+                owner = self._ask(node)
+            except AuthenticationError:
+                raise
+            except (ConnectionError, TimeoutError, ClusterDownError) as caught:
+                self.failed(node)
+                error = caught
+                continue
+            self.moved_to(owner)
+            return owner
+        raise error
+
+    def _ask(self, node: Node) -> Node:
+        """The node that has the slot, as `node` knows; itself, if it is in no cluster or doesn't tell."""
+        if not self._asks:
+            return node
+        connection = self._asking(host=node.host, port=node.port)
+        try:
+            connection.connect()
+            state = _told(connection, "CLUSTER", "INFO")
+            ranges = _told(connection, "CLUSTER", "SLOTS")
+        except ResponseError:
+            self._asks = False
+            return node
+        finally:
+            connection.disconnect()
+        if b"cluster_state:ok" not in state:
+            raise ClusterDownError(f"{node.host}:{node.port} says that the cluster is down")
+        owner = None
+        for first, last, *holders in ranges:
+            for place, (host, port, *_) in enumerate(holders):
+                # A node that doesn't know its own name is where it was asked.
+                holder = Node(node.host if host in (None, b"", b"?") else host.decode(), int(port))
+                with self._lock:
+                    self._nodes = list(dict.fromkeys([*self._nodes, holder]))
+                if place == 0 and first <= self.slot <= last:
+                    owner = holder
+        if owner is None:
+            raise ClusterDownError(f"no node has slot {self.slot}")
+        return owner
+
+
+def _for_asking(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A node that answers has its answer ready: one that doesn't must not keep us from asking the next."""
+    known = options.get("socket_connect_timeout")
+    return {**options, "socket_timeout": known, "retry": Retry(NoBackoff(), 0)}
+
+
+def _told(connection: Connection, *command: str) -> Any:
+    connection.send_command(*command)
+    return connection.read_response()
 
 
 class FollowingConnection(Connection):
@@ -73,39 +142,16 @@ class FollowingConnection(Connection):
         self._owner = slot_owner
         super().__init__(**options)
 
-    @property
-    def _node(self) -> Node:
-        return Node(self.host, self.port)
-
     def connect(self) -> None:
-        """Connect to the slot's node, asking one node after the other which it is."""
+        """Connect to the slot's node. Raises as `SlotOwner.node` does."""
         if self._sock:
             return
-        error: Exception = ConnectionError("no node is known")
-        waiting, tried = self._owner.nodes(), set[Node]()
-        while waiting:
-            node = waiting.pop(0)
-            if node in tried:
-                continue
-            tried.add(node)
-            self.host, self.port = node
-            try:
-                super().connect()
-                owner = self._ask()
-            except AuthenticationError:
-                self.disconnect()
-                raise
-            except (ConnectionError, TimeoutError, ClusterDownError) as caught:
-                self.disconnect()
-                self._owner.failed(node)
-                error = caught
-                continue
-            if owner is None or owner == node:
-                self._owner.likely(node)
-                return
-            self.disconnect()
-            waiting.insert(0, owner)
-        raise error
+        self.host, self.port = node = self._owner.node()
+        try:
+            super().connect()
+        except (ConnectionError, TimeoutError):
+            self._owner.failed(node)
+            raise
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send; a connection that was lost is made anew first, to the node that has the slot now."""
@@ -113,51 +159,21 @@ class FollowingConnection(Connection):
             self.connect()  # redis-py would go to the node that it had
         super().send_packed_command(command, check_health)
 
-    def _ask(self) -> Node | None:
-        """The node that has the slot, as this one knows; None: this is no cluster, or doesn't tell.
-
-        Raises ClusterDownError when this node is cut off from the others: what it knows may be over.
-        """
-        if not self._owner.asks:
-            return None
-        try:
-            state = self._call("CLUSTER", "INFO")
-            ranges = self._call("CLUSTER", "SLOTS")
-        except ResponseError:
-            self._owner.asks = False
-            return None
-        if b"cluster_state:ok" not in state:
-            raise ClusterDownError(f"{self.host}:{self.port} says that the cluster is down")
-        owners = {(first, last): self._as_node(master) for first, last, master, *_ in ranges}
-        self._owner.known(self._as_node(node) for _, _, *nodes in ranges for node in nodes)
-        for (first, last), owner in owners.items():
-            if first <= self._owner.slot <= last:
-                return owner
-        raise ClusterDownError(f"no node has slot {self._owner.slot}")
-
-    def _call(self, *command: str) -> Any:
-        self.send_command(*command, check_health=False)
-        return super().read_response()
-
-    def _as_node(self, told: Any) -> Node:
-        """A node as CLUSTER SLOTS tells it; one that doesn't know its own name is where it was asked."""
-        host, port = told[0], int(told[1])
-        return Node(host.decode() if host and host != b"?" else self.host, port)
-
     def read_response(self, *args: Any, **options: Any) -> Any:
         """The server's answer. Raises ConnectionError where the slot has moved: nothing was done there."""
+        node = Node(self.host, self.port)
         try:
             return super().read_response(*args, **options)
         except MovedError as error:
-            self._owner.likely(Node(error.host or self.host, error.port))
+            self._owner.moved_to(Node(error.host or self.host, error.port))
             self.disconnect()
             raise ConnectionError("the slot has moved to another node") from error
         except ClusterDownError:
-            self._owner.failed(self._node)
+            self._owner.failed(node)
             self.disconnect()
             raise
         except (ConnectionError, TimeoutError):
-            self._owner.failed(self._node)
+            self._owner.failed(node)
             raise
 
 
@@ -167,5 +183,6 @@ class FollowingSSLConnection(FollowingConnection, SSLConnection):
 
 def following_pool(namespace: str, seeds: Iterable[Node], *, tls: bool, **options: Any) -> ConnectionPool:
     """A pool whose connections go to the node that has the namespace. `options` are the connections'."""
+    owner = SlotOwner(namespace, seeds, SSLConnection if tls else Connection, options)
     kind = FollowingSSLConnection if tls else FollowingConnection
-    return ConnectionPool(connection_class=kind, slot_owner=SlotOwner(namespace, seeds), **options)
+    return ConnectionPool(connection_class=kind, slot_owner=owner, **options)

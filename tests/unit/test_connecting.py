@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis import Connection
 from redis.sentinel import SentinelConnectionPool
 
 from migrate.errors import MigrateError
@@ -60,11 +61,12 @@ def test_what_cannot_be_a_target_is_wrong_usage(url: str, namespace: str, word: 
     assert caught.value.exit_status == 2
 
 
-def test_nodes_that_failed_are_asked_last_and_the_likeliest_owner_first() -> None:
+def test_nodes_that_failed_are_asked_last_and_forgotten_as_owners() -> None:
     one, two, three = Node("h", 1), Node("h", 2), Node("h", 3)
-    owner = SlotOwner("{r}", [one, two])
-    owner.known([two, three])
+    owner = SlotOwner("{r}", [one, two], Connection, {})
+    owner.moved_to(three)
+    assert owner.node() == three
     owner.failed(one)
-    assert owner.nodes() == [two, three, one]
-    owner.likely(three)
-    assert owner.nodes() == [three, two, one]
+    assert (owner.node(), owner.nodes()) == (three, [two, three, one])
+    owner.failed(three)
+    assert owner.nodes() == [two, one, three]
