@@ -14,6 +14,10 @@ from migrate.engine.stopping import SIGNALLED
 from migrate.errors import MigrateError
 from migrate.qudo.source import Source
 
+#: Seconds after which a signal is heard at the latest: the kernel may give it to any thread, and then Python's handler
+#: runs once the main thread does something (seen: a Ctrl-C right after `fg` was never heard).
+SIGNAL_SECONDS = 0.2
+
 #: How the exit statuses of several sources become one: the first of these that any of them has.
 PRECEDENCE = (2, SIGNALLED, 3, 1)
 
@@ -34,7 +38,8 @@ def side_by_side(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(SIGNAL_SECONDS)
     for each in works:
         if each.tally.crash is not None:
             raise each.tally.crash

@@ -100,3 +100,25 @@ def test_a_wait_ends_at_once_when_the_stop_comes_first() -> None:
     stop.request()
     stop.request()
     assert (stop.requested, stop.wait(3600.0)) == (True, True)
+
+
+#: A source's thread gets the signal, as the kernel may choose, and waits for what the handler sets.
+HEARING = """
+import signal, threading
+from migrate.config import SourceConfig
+from migrate.engine.reporters import Reporter
+from migrate.engine.side_by_side import side_by_side
+from migrate.engine.stopping import stop_on_signals
+
+with stop_on_signals() as stop:
+    def work(source, tally):
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        print("heard" if stop.wait(10) else "not heard", flush=True)
+
+    side_by_side([SourceConfig("main", "sqlite:///none")], work, Reporter())
+"""
+
+
+def test_a_signal_that_another_thread_gets_is_heard_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", HEARING], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "heard\n"
