@@ -500,7 +500,7 @@ class Crossing(RuleBasedStateMachine):
     def _roll_back(self, func: str | None, dies_at: str | None = None) -> None:
         migrator = self.migrators[0]
         options = RollbackOptions(func_glob=func)
-        rollback = SourceRollback(migrator.source, self.target, migrator.routing, options, Stop(), Reporter())
+        rollback = SourceRollback(migrator.source, self.target, migrator.config, options, Stop(), Reporter())
         self._operate(rollback.run, dies_at)
 
     def _operate(self, command: Callable[[], object], dies_at: str | None) -> None:
