@@ -46,7 +46,7 @@ def show_verification(report: Report, folder: Path | None) -> None:
     for each in report.mirror:
         console.print(
             f"  mirror of {escape(each.func)}: {each.compared:,} copies compared, {each.different:,} different,"
-            f" {each.gone:,} gone from Qudo, {each.missed:,} missed",
+            f" {each.gone:,} done by Qudo meanwhile, {each.missed:,} missed",
             soft_wrap=True,
         )
     shown = _of_each_kind(report.findings)

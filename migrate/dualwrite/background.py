@@ -93,7 +93,7 @@ class Background:
         except Untranslatable:
             self._missed[func] += 1
             return
-        self._put(_ShadowTask(func, Shadow(side.source.name, job_id, payload)))
+        self._put(_ShadowTask(func, Shadow(side.source.name, job_id, func, payload, planned.new.arg)))
 
     def _put(self, task: Committed | _ShadowTask) -> None:
         with self._done:

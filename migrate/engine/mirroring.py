@@ -1,6 +1,7 @@
 """Shadow copies against the rows of `job` that they were made of: what Resque would have run, was it the same?
 
-Reads both sides. Rows that Qudo has finished meanwhile are gone, and can't be compared; what was missed is counted.
+Reads both sides. Where Qudo has finished a job, the arg that was kept beside its copy stands for the row; what was
+missed is counted.
 """
 
 from __future__ import annotations
@@ -97,29 +98,26 @@ class _OneSource:
         rows = {row.id: row for row in outbox_pages.twins(self._source, sorted(each.job_id for each in shadows))}
         for shadow in shadows:
             job = msgspec.json.decode(shadow.payload)
-            row = rows.get(shadow.job_id)
-            func = self._routing.name(row.func_id) if row is not None else self._func_of(job, found)
-            counts = found.get(func) if func else None
+            counts = found.get(shadow.func)
             if counts is None:
                 continue
-            if row is None:
-                counts.gone += 1
-                continue
+            row = rows.get(shadow.job_id)
             counts.compared += 1
-            problem = self._problem(row, func or "", job)
+            counts.gone += row is None
+            problem = self._problem(shadow, row, job)
             if problem is not None:
                 counts.different += 1
                 if len(counts.differences) < LISTED_DIFFERENCES:
-                    counts.differences.append(f"{self._source.name}:{row.id}: {problem}")
+                    counts.differences.append(f"{self._source.name}:{shadow.job_id}: {problem}")
 
-    def _func_of(self, job: Any, found: Mapping[str, _Counts]) -> str | None:
-        """The func of a copy whose row is gone: by its class, which a route has made of it."""
-        return next((func for func in found if self._config.route_for(func).class_name(func) == job.get("class")), None)
-
-    def _problem(self, row: Twin, func: str, job: Any) -> str | None:
+    def _problem(self, shadow: Shadow, row: Twin | None, job: Any) -> str | None:
+        func, arg = shadow.func, shadow.arg if row is None else row.arg
+        func_id = next((key for key, name in self._routing.names.items() if name == func), 0)
+        if row is not None and row.func_id != func_id:
+            return f"func: the row is {self._routing.name(row.func_id)}'s"
         route = self._config.route_for(func)
-        usual = self._routing.detection(row.func_id).serializer if route.serializer is Serializer.AUTO else None
-        record = QudoJob(self._source.name, row.id, row.func_id, func, row.arg, None, None, 0, 0, 0, 0)
+        usual = self._routing.detection(func_id).serializer if route.serializer is Serializer.AUTO else None
+        record = QudoJob(self._source.name, shadow.job_id, func_id, func, arg, None, None, 0, 0, 0, 0)
         try:
             wanted = expected(record, decide(self._config, func, 0, usual))
         except Untranslatable as error:

@@ -60,8 +60,8 @@ class Preconditions:
             ]
         if not report.compared:
             return [
-                f"its mirror is not verified: Qudo has finished all {report.gone} mirrored jobs, none is left to"
-                " compare; try again while jobs wait in Qudo"
+                "its mirror is not verified: its copies have made room for those of other funcs, none is left to"
+                " compare; try again after some more jobs"
             ]
         return []
 

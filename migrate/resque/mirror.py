@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from migrate.resque import lua
 from migrate.resque.target import Target
 
@@ -13,13 +15,18 @@ KEPT_SHADOWS = 20_000
 #: Copies that one command reads.
 PAGE_SHADOWS = 500
 
+_encode = msgspec.msgpack.encode
+_decode = msgspec.msgpack.Decoder(tuple[str, bytes, bytes | None]).decode
+
 
 class Shadow(NamedTuple):
-    """One copy."""
+    """One copy, and what it was made of: a Qudo that keeps up has deleted the row before anybody can compare them."""
 
     source: str
     job_id: int
+    func: str
     payload: bytes
+    arg: bytes | None  #: as it was written into `job`
 
 
 class MirrorCount(NamedTuple):
@@ -34,7 +41,7 @@ def keep(target: Target, func: str, shadows: Sequence[Shadow], missed: int) -> N
     keys = target.keys
     arguments: list[Any] = [KEPT_SHADOWS, func, missed]
     for shadow in shadows:
-        arguments += (f"{shadow.source}:{shadow.job_id}", shadow.payload)
+        arguments += (f"{shadow.source}:{shadow.job_id}", _encode(shadow[2:]))
     target.run(lua.source("shadow"), [keys.mirror, keys.mirror_order, keys.mirror_counts], arguments)
 
 
@@ -47,10 +54,10 @@ def shadows(target: Target) -> Iterator[list[Shadow]]:
             fields: list[bytes] = client.lrange(keys.mirror_order, -seen - PAGE_SHADOWS, -seen - 1)  # type: ignore[assignment]
             held: list[bytes | None] = client.hmget(keys.mirror, fields) if fields else []  # type: ignore[assignment]
         page = []
-        for field, payload in zip(fields, held, strict=True):
+        for field, value in zip(fields, held, strict=True):
             source, _, job_id = field.decode().rpartition(":")
-            if payload is not None:
-                page.append(Shadow(source, int(job_id), payload))
+            if value is not None:
+                page.append(Shadow(source, int(job_id), *_decode(value)))
         yield page
         if len(fields) < PAGE_SHADOWS:
             return

@@ -11,7 +11,7 @@ class MirrorReport(msgspec.Struct, frozen=True):
     func: str
     copied: int  #: ever
     missed: int  #: ever: too many at a time, Redis away, or not translatable
-    compared: int  #: copies whose row is still in `job`
+    compared: int  #: copies that are still kept
     different: int
-    gone: int  #: copies whose row Qudo has finished
+    gone: int  #: of those compared: Qudo has finished the job, so the arg that was kept stood for its row
     differences: list[str]  #: the first of them: source, id, and where; never values

@@ -1,8 +1,8 @@
 -- Keeps shadow copies of jobs that run in Qudo, the newest so many of a func. Atomic.
 --
--- KEYS  1 hash mirror: "<source>:<job id>" -> payload   2 list of its fields, the oldest first
+-- KEYS  1 hash mirror: "<source>:<job id>" -> func, payload and arg (MessagePack)   2 list of its fields, the oldest first
 --       3 hash of counts: "<func>:<word>" -> jobs
--- ARGV  1 how many copies to keep   2 func   3 how many more were missed   then for each copy: field, payload
+-- ARGV  1 how many copies to keep   2 func   3 how many more were missed   then for each copy: field, value
 -- Result  copies kept now
 
 for at = 4, #ARGV, 2 do
