@@ -46,7 +46,7 @@ class Committed(NamedTuple):
 class _Look(NamedTuple):
     at: float
     look: int
-    committed: Committed
+    rows: Sequence[Committed]  #: of one transaction, in their order: none overtakes another
 
 
 class _ShadowTask(NamedTuple):
@@ -69,7 +69,7 @@ class Background:
 
     def forget_inherited(self) -> None:
         """In a forked child: what waits is the parent's affair."""
-        self._queue: queue.SimpleQueue[Committed | _ShadowTask | _End] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[Committed] | _ShadowTask | _End] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._busy = 0
@@ -78,9 +78,8 @@ class Background:
 
     def committing(self, rows: Sequence[Committed]) -> None:
         """The transaction of these rows is about to be committed."""
-        for row in rows:
-            if self._busy < MOST_WAITING:
-                self._put(row)
+        if rows and self._busy < MOST_WAITING:
+            self._put(rows, len(rows))
 
     def shadow(self, planned: Planned, job_id: int) -> None:
         """Keep a shadow copy of a row of `job`. Costs the caller the translation, and a wait of nobody."""
@@ -95,9 +94,9 @@ class Background:
             return
         self._put(_ShadowTask(func, Shadow(side.source.name, job_id, func, payload, planned.new.arg)))
 
-    def _put(self, task: Committed | _ShadowTask) -> None:
+    def _put(self, task: Sequence[Committed] | _ShadowTask, count: int = 1) -> None:
         with self._done:
-            self._busy += 1
+            self._busy += count
         if self._thread is None:
             with self._start_lock:
                 if self._thread is None:
@@ -113,14 +112,14 @@ class Background:
         send_at = 0.0
         while True:
             task = self._next(looks, send_at if shadows else None)
-            if isinstance(task, Committed):
-                looks.append(_Look(time.monotonic(), 0, task))
-            elif isinstance(task, _ShadowTask):
+            if isinstance(task, _End):
+                return
+            if isinstance(task, _ShadowTask):
                 if not shadows:
                     send_at = time.monotonic() + SHADOW_SECONDS
                 shadows.append(task)
-            elif isinstance(task, _End):
-                return
+            elif task is not None:
+                looks.append(_Look(time.monotonic(), 0, task))
             with contextlib.suppress(Exception):  # whatever it is, the next task must not suffer
                 looks = self._look(looks)
             if shadows and (len(shadows) >= SHADOWS_PER_CALL or time.monotonic() >= send_at):
@@ -130,7 +129,7 @@ class Background:
                 finally:
                     self._ended(len(sent))
 
-    def _next(self, looks: Sequence[_Look], send_at: float | None) -> Committed | _ShadowTask | _End | None:
+    def _next(self, looks: Sequence[_Look], send_at: float | None) -> Sequence[Committed] | _ShadowTask | _End | None:
         times = [look.at for look in looks]
         if send_at is not None:
             times.append(send_at)
@@ -147,16 +146,17 @@ class Background:
         for look in looks:
             if look.at > now:
                 continue
-            if self._is_there(look.committed):
-                committed = look.committed
+            rows = list(look.rows)
+            while rows and self._is_there(rows[0]):
+                committed = rows.pop(0)
                 if not committed.crossing.due:
                     self._handing.hand_off(committed.side, committed.crossing.job, committed.side.binding())
                 self._ended(1)
-            elif look.look + 1 < len(LOOKS_SECONDS):
-                number = look.look + 1
-                later.append(_Look(now + LOOKS_SECONDS[number], number, look.committed))
+            number = look.look + 1
+            if rows and number < len(LOOKS_SECONDS):
+                later.append(_Look(now + LOOKS_SECONDS[number], number, rows))
             else:
-                self._ended(1)
+                self._ended(len(rows))
         return later
 
     @staticmethod

@@ -90,7 +90,7 @@ class Enqueuer:
             try:
                 if joined.side.source.is_sqlite:
                     self.prepare(func, joined.side.source.name, priority=priority)
-                planned = plan(joined.side, known, func, arg, uniqkey, priority, run_after)
+                planned = plan(joined.side, known, func, arg, uniqkey, priority, run_after, in_transaction=True)
             except Contention as error:
                 if not joined.side.source.is_sqlite:
                     raise
@@ -120,7 +120,7 @@ class Enqueuer:
         side = chosen_side(self._sides, func, None, source)
         note = known.steps.notes.get(func)
         side.func_id(func)
-        if note is not None and note.step is Step.SWITCHED:
+        if note is not None and note.step in (Step.SWITCHED, Step.RESQUE):
             side.prepare(func, priority)
 
     def _write(self, planned: Planned) -> Receipt:

@@ -43,21 +43,37 @@ def chosen_side(sides: dict[str, SourceSide], func: str, uniqkey: str | None, so
 
 
 def plan(
-    side: SourceSide, known: Known, func: str, arg: object, uniqkey: str | None, priority: int, run_after: int
+    side: SourceSide,
+    known: Known,
+    func: str,
+    arg: object,
+    uniqkey: str | None,
+    priority: int,
+    run_after: int,
+    *,
+    in_transaction: bool = False,
 ) -> Planned:
     """Decide and make what will be written. Reads func and serializer at their first use, writes nothing of the job.
+
+    `in_transaction`: the caller's: only a row can commit with it, so on step `resque` too it is one of the outbox.
 
     Raises UsageError, Untranslatable, and what reading the source raises.
     """
     now = int(time.time())
     asked = request(func, uniqkey, priority, run_after, now)
     note = known.steps.notes.get(func)
-    if note is not None and note.step is Step.RESQUE:
+    native = note is not None and note.step is Step.RESQUE
+    if native and in_transaction and asked.key is not None and note is not None and note.guard is KeyGuard.REDIS:
+        raise UsageError(
+            f"enqueue {func}: its uniqkeys are held in Redis alone by now, and a transaction's job needs the source",
+            advice="enqueue after the commit; or qudo-migrate cutover back, to step switched",
+        )
+    if native and not in_transaction:
         data, serializer = side.native_arg(func, arg)
         new = NewJob(0, data, asked.key, now, now + run_after, priority)
         return Planned(side, asked, Step.RESQUE, note, new, serializer, native=side.native(func, new, serializer))
     data, serializer = side.arg(func, arg)
-    step = taken_step(note, func, uniqkey, data)
+    step = Step.SWITCHED if native else taken_step(note, func, uniqkey, data)
     new = NewJob(side.func_id(func), data, asked.key, now, now + run_after, priority)
     if step is not Step.SWITCHED:
         return Planned(side, asked, step, note, new, serializer)

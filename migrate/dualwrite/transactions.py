@@ -116,11 +116,6 @@ class Transactions:
 
     def enqueue(self, joined: Joined, planned: Planned, handing: Handing) -> Receipt:
         """Write the row in the caller's transaction. Raises as `Enqueuer.enqueue`."""
-        if planned.step is Step.RESQUE:
-            raise UsageError(
-                f"enqueue {planned.asked.func}: on step resque there is no row that could be part of a transaction",
-                advice="enqueue after the commit; or stay on step switched, where the job commits with its transaction",
-            )
         side, name = joined.side, joined.side.source.name
         _begin_sqlite(joined.connection)
         statements = self._statements_for(joined)

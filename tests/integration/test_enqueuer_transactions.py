@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from migrate import AsyncEnqueuer, DuplicateJob, Enqueuer
 from migrate.dualwrite.background import Committed
 from migrate.errors import Unavailable, Untranslatable, UsageError
-from migrate.resque.steps import Step
+from migrate.resque.steps import KeyGuard, Step
 from tests.conftest import WriteConfig
-from tests.integration.dualwriting import FUNC, configured, put_step, queued
+from tests.integration.dualwriting import FUNC, QUEUE, configured, put_step, queued
 from tests.resque_app import Resque
 from tests.servers import Database, MariaDBDatabase, RedisServer, SQLiteDatabase, wait_until
 from tests.servers.command import Cli
@@ -49,9 +49,9 @@ def jobs(source: Database, redis_server: RedisServer, resque: Resque) -> Iterato
         yield jobs
 
 
-def numbers(resque: Resque) -> list[int]:
+def numbers(resque: Resque, queue: str = QUEUE) -> list[int]:
     """What the queued jobs carry."""
-    return [payload["args"][0]["n"] for payload in queued(resque)]
+    return [payload["args"][0]["n"] for payload in queued(resque, queue)]
 
 
 def test_a_job_is_handed_off_after_the_outermost_commit_only(
@@ -183,6 +183,46 @@ def test_a_crash_between_commit_and_hand_off_is_delivered(
     assert source.count(OUTBOX, "due IS NOT NULL") == 1
     assert cli("follow", "--until-idle", "0.2").status == 0
     assert numbers(resque) == [1]
+
+
+def test_on_step_resque_too_a_job_commits_with_its_transaction(
+    jobs: Enqueuer, engine: Engine, source: Database, redis_server: RedisServer, resque: Resque
+) -> None:
+    put_step(redis_server, Step.RESQUE, func="Worker::Native", guard=KeyGuard.BOTH)
+    put_step(redis_server, Step.RESQUE, func="Worker::Redis", guard=KeyGuard.REDIS)
+    wait_until(lambda: jobs._watch.anew().steps.notes.get("Worker::Redis") is not None, 5, "the steps are seen")
+    jobs.enqueue(FUNC, {"n": -1})  # now the two belong together, as they do long before step resque
+    jobs.enqueue("Worker::Native", {"n": 0}, uniqkey="0")
+    for func in ("Worker::Native", "Worker::Redis"):
+        jobs.prepare(func)  # as SQLite needs it
+    with Session(engine) as session:
+        jobs.enqueue("Worker::Native", {"n": 1}, session=session)
+        session.rollback()
+        with pytest.raises(DuplicateJob):
+            jobs.enqueue("Worker::Native", {"n": 0}, uniqkey="0", session=session)
+        assert jobs.enqueue("Worker::Native", {"n": 2}, uniqkey="2", session=session).step is Step.SWITCHED
+        assert jobs.enqueue("Worker::Redis", {"n": 3}, session=session).outbox
+        with pytest.raises(UsageError, match="held in Redis alone"):
+            jobs.enqueue("Worker::Redis", {"n": 4}, uniqkey="4", session=session)
+        assert source.count(OUTBOX) == 1
+        session.commit()
+    assert jobs.flush()
+    assert (numbers(resque, "worker_native"), numbers(resque, "worker_redis")) == ([0, 2], [3])
+    with pytest.raises(DuplicateJob):
+        jobs.enqueue("Worker::Native", {"n": 2}, uniqkey="2")
+
+
+def test_no_job_of_a_transaction_overtakes_another(
+    jobs: Enqueuer, engine: Engine, resque: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look may come before the commit, the second row's after it."""
+    is_there, looks = jobs._background._is_there, iter([False])
+    monkeypatch.setattr(jobs._background, "_is_there", lambda row: next(looks, None) is not False and is_there(row))
+    with Session(engine) as session, session.begin():
+        for number in range(3):
+            jobs.enqueue(FUNC, {"n": number}, session=session)
+    assert jobs.flush()
+    assert numbers(resque) == [0, 1, 2]
 
 
 # --- asyncio ---
