@@ -17,9 +17,10 @@ from typing import NamedTuple
 from migrate.config import Config
 from migrate.decision import Decision
 from migrate.engine import outbox_gone
+from migrate.engine.look_alikes import LookAlikes
 from migrate.engine.outbox_gone import Gone
 from migrate.engine.results import Tally
-from migrate.engine.routing import Routing
+from migrate.engine.routing import Routing, RowState
 from migrate.engine.step_watch import StepWatch
 from migrate.engine.stopping import Stop
 from migrate.engine.survey import Survey
@@ -126,6 +127,7 @@ class Comparison:
         self._job_ids = array("Q")
         self._job_states: list[str] = []
         self._codes = bytearray()
+        self._look_alikes = LookAlikes(source)
 
     def run(self, tally: Tally, advanced: Callable[[int], None]) -> None:
         """Look at all rows. Raises Interrupted, and the server's errors."""
@@ -157,7 +159,12 @@ class Comparison:
                 self._compare(batch, of_batch, unseen)
             self._find_elsewhere(unseen)
             self._find_twins(rows)
+            if self._look_alikes:
+                for row in rows:
+                    if ledger.is_set(self._bits.get(row.batch, b""), row.seq):
+                        self._look_alikes.meet(row)
             advanced(len(rows))
+        self._tell_alike()
         self._leave(batch)
         for number in self._bits.keys() - with_rows:
             self._leave(self._enter(number))
@@ -177,6 +184,8 @@ class Comparison:
             state = seen.state.value
             self.counts[self.routing.name(seen.row.func_id)][state] += 1
             self._job_ids.append(seen.row.id)
+            if has_our_tables and seen.state is RowState.NOT_MOVED:
+                self._look_alikes.remember(seen.row)
             self._codes.append(codes.setdefault(state, len(codes)))
             if len(self._job_ids) % 1000 == 0:
                 advanced(1000)
@@ -332,6 +341,19 @@ class Comparison:
             func = self.routing.name(row.func_id)
             self.counts[func][state] -= 1  # the row isn't another job
             self.duplicated(row.identity, twin.id, func, 1, f"runnable in Qudo too: its row is in job ({state})")
+
+    def _tell_alike(self) -> None:
+        """Jobs that were handed off, and are in `job` under another id, or so it looks."""
+        for row, moved in self._look_alikes.told():
+            self._findings.add(
+                Kind.ALIKE,
+                f"job {row.id} in Qudo has its func, arg, uniqkey, priority and time: another job, or this one put back"
+                " under a new id",
+                source=self.source.name,
+                id=moved.job_id,
+                outbox=moved.identity.text,
+                func=self.func(moved),
+            )
 
     def _is_in_job(self, job_id: int) -> bool:
         at = bisect_left(self._job_ids, job_id)

@@ -62,4 +62,5 @@ class Kind(StrEnum):
     FOREIGN = "foreign"
     UNTRANSLATABLE = "untranslatable"
     ORDER = "order"  #: stands behind younger jobs of its batch
+    ALIKE = "alike"  #: a row of `job` is it in all but the id
     UNEXPLAINED = "unexplained"  #: more jobs are gone than workers have counted

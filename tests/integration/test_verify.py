@@ -304,6 +304,22 @@ def test_a_handed_off_job_that_is_back_in_qudo_is_duplicated(
     assert [job_id for job_id, _ in verified.found("duplicated")] == [2, 3]
 
 
+def test_a_handed_off_job_that_is_back_in_qudo_under_a_new_id_is_told(
+    moved: MariaDBDatabase, redis: Redis, verify: Verify
+) -> None:
+    """Nothing tells it from another job of the same second, so it is no difference; seconds after the move, nothing."""
+    columns = "func_id, arg, uniqkey, enqueue_time, grabbed_until, run_after, retry_cnt, priority"
+    large = "x" * 200_000
+    moved.execute("UPDATE qudo_migrate_outbox SET priority = job_id, moved_at = moved_at - 20")
+    moved.execute(f"UPDATE qudo_migrate_outbox SET arg = IF(job_id = 7, '[\"{large}\"]', arg)")
+    moved.execute(f"INSERT INTO job ({columns}) SELECT {columns} FROM qudo_migrate_outbox WHERE job_id IN (4, 7)")
+    moved.execute("INSERT INTO job (func_id, arg, enqueue_time, grabbed_until) SELECT func_id, arg, 5, 0 FROM job")
+    verified = verify(status=1)  # the jobs whose rows were edited above are mismatched
+    assert verified.totals["not_moved"] == 4
+    assert [job_id for job_id, _ in verified.found("alike")] == [4, 7]
+    assert "job 11 in Qudo" in verified.found("alike")[0][1]
+
+
 def test_another_job_under_an_old_id_is_another_job(moved: MariaDBDatabase, verify: Verify) -> None:
     """InnoDB forgets its counter: a drained queue begins at id 1 again."""
     (func, now) = (moved.value("SELECT id FROM func"), moved.now())
