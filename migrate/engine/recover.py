@@ -37,16 +37,20 @@ class RedisLost(StrEnum):
     HOLD = "hold"  #: they stay in the outbox, until `recover --redis-lost hand-off`
 
 
+_NATIVES = "jobs born in Resque (step resque) that the lost Redis had are gone: no row tells of them"
+
 CONSEQUENCES = {
     RedisLost.HAND_OFF: (
         "every job in the outbox that this Redis doesn't know is handed off (again) by the next run",
         "jobs that workers had started or finished before the loss run a second time",
         "failures that had been imported are not imported again: they stay marked in exception_log",
+        _NATIVES,
     ),
     RedisLost.HOLD: (
         "every job in the outbox that this Redis doesn't know is held back: nothing of it runs",
         "jobs that no worker had started before the loss wait until a person decides",
         "the next run moves and hands off what is still in Qudo; later, recover --redis-lost hand-off lets the held go",
+        _NATIVES,
     ),
 }
 

@@ -15,6 +15,7 @@ from redis import Redis
 from migrate.failpoints import POINTS, VARIABLE
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.following import Following
 from tests.qudo_app import enqueue, fill, job_rows
 from tests.resque_app import Resque
 from tests.servers import Database, RedisServer
@@ -192,6 +193,28 @@ def test_a_run_that_goes_on_meanwhile_takes_nothing_back(
     assert running.wait().status == 0
     assert in_resque(redis) == Counter(range(1, 3001))
     assert database.count() == 0
+
+
+def test_a_follow_that_goes_on_takes_nothing_back(
+    innodb: Database, redis_server: RedisServer, redis: Redis, cli: Cli, write_config: WriteConfig
+) -> None:
+    """It brings what is freed within 100 ms, if it is let."""
+    write_config([innodb], redis_server)
+    follow = Following(cli)
+    fill(innodb, 700)
+    follow.command.wait_until(lambda: redis.llen(QUEUE) > 300)
+    assert cli("rollback", "--func", "Worker::Mail").status == 0
+    assert cli("rollback", "--func", "Worker::Mail").status == 0  # what it had in hand when the pause began
+    enqueue(innodb, "Worker::Other", b"{}")
+    follow.command.wait_until(lambda: redis.llen("resque:queue:worker_other") == 1)
+    assert numbers(innodb) == Counter(range(1, 701))
+    assert redis.llen(QUEUE) == 0
+    assert cli("resume", "--func", "Worker::Mail").status == 0
+    follow.command.wait_until(lambda: redis.llen(QUEUE) == 700)
+    follow.end()
+    redis.delete("resque:queue:worker_other")
+    assert in_resque(redis) == Counter(range(1, 701))
+    assert innodb.count() == 0
 
 
 @pytest.mark.parametrize("point", ["handoff.begun", "move.committed"])
