@@ -23,7 +23,7 @@ from migrate.worker.forking import Forking, Order
 from migrate.worker.heart import Heart
 from migrate.worker.inline import Inline
 from migrate.worker.options import WorkOptions
-from migrate.worker.performing import Attempt, Outcome
+from migrate.worker.performing import Attempt, Outcome, warm_up
 from migrate.worker.signals import Signals
 
 #: Seconds between two heartbeats; Ruby's workers beat each 60 s and are pruned after 300.
@@ -117,6 +117,7 @@ class Worker:
     def run(self) -> None:
         """Raises what no waiting mends. A job in hand is settled before it returns, if Redis is there."""
         lineage.prepare()
+        warm_up()
         heart = Heart(self._target, self.id, self._dialect, BEAT_SECONDS) if not self._wanted.jobs_per_fork else None
         try:
             self._patiently(self._begin)
