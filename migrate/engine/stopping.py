@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 #: Exit status when a signal cut the work short.
@@ -17,20 +18,29 @@ class Stop:
     """Asks long work to end. Set from a signal handler or another thread, looked at between batches."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._requested = False
+        # Not an Event: its set() in a signal handler waits for ever when the signal came in the midst of its wait().
+        self._words: SimpleQueue[None] = SimpleQueue()
 
     @property
     def requested(self) -> bool:
         """Whether the work should end after the batch in hand."""
-        return self._event.is_set()
+        return self._requested
 
     def request(self) -> None:
         """Ask the work to end. Safe to repeat."""
-        self._event.set()
+        self._requested = True
+        self._words.put(None)
 
     def wait(self, seconds: float) -> bool:
         """Wait, but no longer than until a stop is requested; returns whether it is."""
-        return self._event.wait(seconds)
+        if not self._requested:
+            try:
+                self._words.get(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+            except Empty:
+                return self._requested
+            self._words.put(None)  # for others who wait
+        return True
 
 
 @contextmanager

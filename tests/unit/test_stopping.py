@@ -122,3 +122,28 @@ with stop_on_signals() as stop:
 def test_a_signal_that_another_thread_gets_is_heard_all_the_same() -> None:
     done = subprocess.run([sys.executable, "-c", HEARING], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "heard\n"
+
+
+_SIGNALLED_WAITS = """
+import os, signal, time
+from migrate.engine.stopping import Stop
+
+stop = Stop()
+heard = 0
+signal.signal(signal.SIGUSR1, lambda *_: stop.request())
+parent = os.getpid()
+if os.fork() == 0:
+    for _ in range(3000):
+        time.sleep(0.0003)
+        os.kill(parent, signal.SIGUSR1)
+    os._exit(0)
+while os.waitpid(-1, os.WNOHANG)[0] == 0:
+    heard += stop.wait(0.00001)
+    stop = Stop()
+assert heard > 30, heard
+"""
+
+
+def test_a_signal_in_the_midst_of_a_wait_is_heard() -> None:
+    """It may come between any two steps of the wait; with threading.Event some stopped for ever."""
+    subprocess.run([sys.executable, "-c", _SIGNALLED_WAITS], timeout=30, check=True, cwd=ROOT)
