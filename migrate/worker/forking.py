@@ -181,6 +181,7 @@ class Forking:
                 self._child.socket.close()  # or the one before could not see its worker go
             self._signals.become_childs(_heed)
             lineage.die_with_parent(signal.SIGKILL, parent)
+            lineage.set_title("Waiting for a job of its worker")
             os.setpgid(0, 0)  # so that a kill reaches what the job has started, and Ctrl-C doesn't reach the job
             self._serve(childs)
             status = 0
