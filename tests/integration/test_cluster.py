@@ -13,9 +13,10 @@ from tests.faults.accounting import Books
 from tests.integration.conftest import Run
 from tests.integration.dualwriting import FUNC
 from tests.integration.reports import Report
+from tests.integration.working import Pool
 from tests.qudo_app import enqueue, fill, job_rows
 from tests.resque_app import Resque
-from tests.servers import MariaDBDatabase, SQLiteDatabase, ValkeyServer
+from tests.servers import MariaDBDatabase, SQLiteDatabase, ValkeyServer, wait_until
 from tests.servers.cluster import NAMESPACE, RedisCluster
 from tests.servers.command import Cli
 
@@ -117,3 +118,33 @@ def test_a_namespace_without_braces_is_refused_before_anything_is_written(
         assert refused.status == 2
         assert 'namespace = "{shop}"' in refused.stdout + refused.stderr
     assert sqlite.count("job") == 1
+
+
+WORK = """
+@job("Worker::Works", max_retries=1, retry_delay=1)
+def works(arg, running: RunningJob):
+    note(arg, running.attempt)
+    if arg == "fails":
+        raise ValueError("it fails")
+"""
+
+
+def test_workers_follow_the_slot(
+    cluster: RedisCluster, sqlite: SQLiteDatabase, cli: Cli, write_config: WriteConfig
+) -> None:
+    """With jobs, a retry that the scheduler brings back, and while they wait for something to do."""
+    cluster.owner.client().flushall()
+    write_config({"main": sqlite}, cluster.target)
+    pool = Pool(cli, cluster.owner.client(), WORK, NAMESPACE)
+    pool.push("Worker::Works", "fails")
+    command = pool.start(workers=2)
+    wait_until(lambda: pool.ran == ["fails 1", "fails 2"], 20, "both tries are over")
+    move = cluster.move_slot()
+    move.begin()
+    move.end()
+    pool = Pool(cli, cluster.owner.client(), WORK, NAMESPACE)
+    pool.push("Worker::Works", "fine")
+    wait_until(lambda: "fine 1" in pool.ran, 20, "jobs of the new node run")
+    wait_until(lambda: len(pool.failures) == 2, 20, "what ended in the midst of the move is settled")
+    assert pool.end(command) == {"command": "work", "done": 1, "failed": 2}
+    assert pool.workers == set()

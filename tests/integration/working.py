@@ -31,9 +31,10 @@ def note(*words):
 class Pool:
     """A pool that runs, and what it has done."""
 
-    def __init__(self, cli: Cli, redis: Redis, app: str) -> None:
+    def __init__(self, cli: Cli, redis: Redis, app: str, namespace: str = "resque") -> None:
         self._cli = cli
         self._redis = redis
+        self._namespace = namespace
         self.write(app)
 
     def write(self, app: str, folder: Path | None = None) -> None:
@@ -60,12 +61,12 @@ class Pool:
 
     def push(self, name: str, arg: Any = None, queue: str = "mail", **more: Any) -> None:
         """As any client of Resque does."""
-        self._redis.sadd("resque:queues", queue)
-        self._redis.rpush(f"resque:queue:{queue}", json.dumps({"class": name, "args": [arg], **more}))
+        self._redis.sadd(f"{self._namespace}:queues", queue)
+        self._redis.rpush(f"{self._namespace}:queue:{queue}", json.dumps({"class": name, "args": [arg], **more}))
 
     def depose(self) -> None:
         """Take the lead from the scheduler that has it: the next one needn't wait until its lease ends."""
-        self._redis.delete("resque:qudo_migrate:scheduler")
+        self._redis.delete(f"{self._namespace}:qudo_migrate:scheduler")
 
     def wait_ran(self, *lines: str, timeout: float = 20.0) -> None:
         """Until the jobs have written these lines, in this order."""
@@ -80,13 +81,13 @@ class Pool:
     @property
     def failures(self) -> list[Any]:
         """Resque's list."""
-        texts: Any = self._redis.lrange("resque:failed", 0, -1)
+        texts: Any = self._redis.lrange(f"{self._namespace}:failed", 0, -1)
         return [json.loads(text) for text in texts]
 
     @property
     def workers(self) -> set[int]:
         """The pids of the workers that are registered."""
-        members: Any = self._redis.smembers("resque:workers")
+        members: Any = self._redis.smembers(f"{self._namespace}:workers")
         return {int(each.split(b":")[1]) for each in members}
 
 
