@@ -20,10 +20,13 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from migrate import Enqueuer
 from migrate.resque.dialects import Dialect
+from migrate.resque.steps import KeyGuard, Step
 from migrate.worker.payloads import decode, next_try
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.dualwriting import FUNC, configured, put_step
 from tests.interop.peers import FOLDER
 from tests.qudo_app import enqueue
 from tests.resque_app import Resque
@@ -165,6 +168,24 @@ def test_a_job_from_qudo_runs_and_is_tried_again_as_it_was(
     launcher.ends(signal.SIGQUIT)
     assert resque.jobs() == []
     assert resque.client.smembers("resque:workers") == set()
+
+
+def test_a_uniqkey_that_redis_holds_is_free_when_the_job_is_over(
+    sqlite: Database, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run, launcher: Launcher
+) -> None:
+    write_config([sqlite], redis_server)
+    run()  # binds the two
+    put_step(redis_server, Step.RESQUE, guard=KeyGuard.REDIS)
+    keys = ["Größe ", "K", "ﬁé鮎"]
+    with Enqueuer(configured({"main": sqlite}, redis_server, {"func": FUNC, "queue": "mail"})) as jobs:
+        for key in keys:
+            jobs.enqueue(FUNC, None, uniqkey=key)
+        held = resque.key(f"qudo_migrate:unique:{FUNC}")
+        assert resque.client.hlen(held) == 3
+        launcher.start()
+        assert {note[3] for note in launcher.noted("mail", 6)} == set(keys)
+        wait_until(lambda: not resque.client.exists(held), what="all are free")
+    launcher.ends(signal.SIGQUIT)
 
 
 def test_rules_of_qudos_classes(

@@ -11,6 +11,9 @@ use Class::Load 'load_class';
 use IO::Select;
 use JSON;
 use POSIX ();
+use Unicode::Normalize 'NFKD';
+use feature 'fc';
+
 use Resque::Plugin::Qudo;
 use Resque::Plugin::Qudo::Attempt;
 use Resque::Plugin::Qudo::Base;
@@ -37,7 +40,7 @@ around perform => sub {
         return $self->$perform;
     }
     my $start = _count($self->payload->{start_time});
-    return $self->_settle('', [ $self->queue, postponed($self->_text, characters($self->queue)), "=$start" ]) if $start > time;
+    return $self->_settle('', undef, [ $self->queue, postponed($self->_text, characters($self->queue)), "=$start" ]) if $start > time;
 
     my $attempt = $self->_attempt;
     $self->qudo_attempt($attempt);
@@ -46,7 +49,7 @@ around perform => sub {
     $attempt->failed("$@" || 'work_safely died') if !$lived;
     my $verdict = $attempt->verdict;
     die $verdict->{error} if exists $verdict->{error};
-    return $self->_settle('', @{ $verdict->{pushes} });
+    return $self->_settle('', $self->_held_key, @{ $verdict->{pushes} });
 };
 
 around fail => sub {
@@ -55,7 +58,8 @@ around fail => sub {
     my ($exception, $message, $verdict);
     if (my $attempt = $self->qudo_attempt) {
         $verdict   = { max_retries => $attempt->{max_retries}, %{ $attempt->verdict } };
-        return $self->_settle('', @{ $verdict->{pushes} }) if !exists $verdict->{error};    # the first try met no Redis
+        # The work was done, and the first try to say so met no Redis.
+        return $self->_settle('', $self->_held_key, @{ $verdict->{pushes} }) if !exists $verdict->{error};
         $exception = $attempt->is_aborted ? 'Qudo::Abort' : 'Qudo::Job';
         $message   = $verdict->{error};
     }
@@ -68,7 +72,8 @@ around fail => sub {
         my @texts = next_try($self->_text, characters($self->queue), $self->_retries, $verdict->{max_retries});
         @pushes = [ $self->queue, @texts, sprintf '%.6f', $verdict->{delay} ];
     }
-    return $self->_settle($self->_record($exception, $message, scalar @pushes), @pushes);
+    my $key = @pushes ? undef : $self->_held_key;
+    return $self->_settle($self->_record($exception, $message, scalar @pushes), $key, @pushes);
 };
 
 # Whether Qudo's way is meant: `work`, and no `perform` that Resque would call.
@@ -158,10 +163,24 @@ sub _text {
     return member($note, 'payload') || $self->encode;
 }
 
+# The uniqkey that Redis holds for a job born there, in the spelling of qudo-migrate's Enqueuer: keys that any of
+# MySQL's collations could take for equal are one. A key that a source holds is freed when it is asked for.
+sub _held_key {
+    my ($self) = @_;
+    my $ours = $self->payload->{qudo};
+    return undef if ref $ours ne 'HASH' || grep { !defined $ours->{$_} } qw(func uniqkey native);
+    my $key = $ours->{uniqkey};
+    if ($key =~ /[^\x00-\x7f]/) {
+        ($key = NFKD(fc $key)) =~ s/\P{Canonical_Combining_Class=Not_Reordered}//g;
+    }
+    ($key = fc $key) =~ s/ +\z//;
+    return [ $ours->{func}, $key, $ours->{native} ];
+}
+
 sub _settle {
-    my ($self, $failure, @pushes) = @_;
+    my ($self, $failure, $key, @pushes) = @_;
     my $note = note_of($self->worker);
-    my $settled = defined $note && settle($self->worker, $note, $failure, @pushes);
+    my $settled = defined $note && settle($self->worker, $note, $failure, $key, @pushes);
     $self->worker->log('somebody else has settled ' . $self->class) if !$settled;
     $self->qudo_say->('settled');
     return $settled;

@@ -40,12 +40,14 @@ sub note_of {
     return $worker->redis->get($worker->key(worker => $worker->id));
 }
 
-# True when it was for us to settle. pushes: [queue, text, text for the delayed layout, when], as settle.lua has it.
+# True when it was for us to settle. key: [func, uniqkey, identity] of one that Redis holds for a job that is over;
+# pushes: [queue, text, text for the delayed layout, when], as settle.lua has it.
 sub settle {
-    my ($worker, $note, $failure, @pushes) = @_;
+    my ($worker, $note, $failure, $key, @pushes) = @_;
     my $resque = $worker->resque;
     my @keys   = map { $resque->key(@$_) } [ worker => $worker->id ], ['failed'], ['queues'], ['delayed_queue_schedule'];
-    return _run($worker->redis, settle => \@keys, $resque->key(''), $note, $failure, map { @$_ } @pushes);
+    my @held = $key ? ($resque->key('qudo_migrate:unique:' . bytes_of($key->[0])), map { bytes_of($_) } @$key[ 1, 2 ]) : ('') x 3;
+    return _run($worker->redis, settle => \@keys, $resque->key(''), $note, $failure, @held, map { @$_ } @pushes);
 }
 
 # A new job, outside of any settlement.
@@ -78,6 +80,12 @@ sub _run {
 sub characters {
     my ($text) = @_;
     utf8::decode($text) if !utf8::is_utf8($text);
+    return $text;
+}
+
+sub bytes_of {
+    my ($text) = @_;
+    utf8::encode($text);
     return $text;
 }
 

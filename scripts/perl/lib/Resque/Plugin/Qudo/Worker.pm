@@ -49,7 +49,7 @@ sub _refuse {
         queue     => characters($queue),
     );
     my $stand_in = JSON->new->utf8->canonical->encode({ class => '', args => [ characters($text) ] });
-    settle($self, note_of($self), record(\%values, $stand_in));
+    settle($self, note_of($self), record(\%values, $stand_in), undef);
     $self->processed(1);
     $self->failed(1);
     return;

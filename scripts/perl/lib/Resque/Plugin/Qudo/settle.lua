@@ -3,7 +3,8 @@
 --
 -- KEYS  1 string worker:<id>, the note   2 list failed   3 set queues   4 zset delayed_queue_schedule
 -- ARGV  1 prefix of all keys: "<namespace>:"   2 the note as it was   3 failure, or ""
---       4 … for each text to push: queue, text for the queue, text for the delayed layout,
+--       4 hash of uniqkeys, or ""   5 the job's uniqkey   6 its identity: whose the key must be
+--       7 … for each text to push: queue, text for the queue, text for the delayed layout,
 --         seconds until it is due, by Redis's clock; 0: now; or "=<second>", the second itself
 -- Other keys, by prefix: queue:<name>, delayed:<second>, timestamps:<text>
 -- Result  1: settled; 0: somebody else has settled this job, nothing was written. Or an error, nothing was written.
@@ -19,7 +20,7 @@ end
 
 local time = redis.call('TIME')
 local pushes = {}
-for at = 4, #ARGV, 4 do
+for at = 7, #ARGV, 4 do
   local queue, text, delayed, due = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local push = {queue = queue, text = text, list = ARGV[1] .. 'queue:' .. queue, second = string.match(due, '^=(%d+)$')}
   if not push.second and tonumber(due) > 0 then
@@ -44,6 +45,13 @@ for _, push in ipairs(pushes) do
     redis.pcall('SADD', ARGV[1] .. 'timestamps:' .. push.text, 'delayed:' .. push.second)
   else
     redis.call('SADD', KEYS[3], push.queue)
+  end
+end
+if ARGV[4] ~= '' then
+  -- A holder is its identity, a space, its content. A key that another job holds by now stays.
+  local holder = redis.pcall('HGET', ARGV[4], ARGV[5])
+  if type(holder) == 'string' and string.sub(holder, 1, #ARGV[6] + 1) == ARGV[6] .. ' ' then
+    redis.call('HDEL', ARGV[4], ARGV[5])
   end
 end
 return 1
