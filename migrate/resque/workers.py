@@ -94,7 +94,10 @@ class Seat:
         self._dialect = dialect
         self._turn = target.client.register_script(lua.source("guard", "settle", "turn"))
         self._recall = target.client.register_script(lua.source("recall"))
-        self._fixed = [*_settle_keys(target, worker_id)]
+        self._fixed = [*_settle_keys(target, worker_id, dialect)]
+        # node-resque's tools look for a worker's name in its note.
+        name = msgspec.json.encode(shown_name(worker_id, dialect)).decode()
+        self._named = f'"worker":{name},' if dialect is Dialect.NODE else ""
         self._claims = (f"{os.urandom(6).hex()}-{number}" for number in itertools.count(1))
         self._claim = next(self._claims)
         self._names: dict[str, tuple[bytes, bytes]] = {}
@@ -116,9 +119,10 @@ class Seat:
             with client.pipeline() as pipe:
                 pipe.hset(keys.heartbeats.decode(), self.id, moments.heartbeat(now))
                 if self._dialect is Dialect.NODE:
-                    host, pid, queues = self.id.split(":", 2)
-                    ping = {"time": now, "name": f"{host}:{pid}", "queues": queues, "pid": int(pid)}
-                    pipe.set(keys.worker_ping(self.id), msgspec.json.encode(ping))
+                    _, pid, queues = self.id.split(":", 2)
+                    name = shown_name(self.id, self._dialect)
+                    ping = {"time": now, "name": name, "queues": queues, "pid": int(pid)}
+                    pipe.set(keys.worker_ping(name), msgspec.json.encode(ping))
                 pipe.sismember(keys.workers.decode(), self.id)
                 return bool(pipe.execute()[-1])
 
@@ -134,7 +138,7 @@ class Seat:
         head = b""
         if queues is not None:
             run_at = moments.run_at(self._dialect, time.time())
-            head = f'{{"run_at":"{run_at}","qudo_migrate":"{self._claim}","queue":'.encode()
+            head = f'{{"run_at":"{run_at}",{self._named}"qudo_migrate":"{self._claim}","queue":'.encode()
         arguments.append(head)
         for queue in queues or ():
             key, name = self._queue(queue)
@@ -175,10 +179,17 @@ class Seat:
 
     def leave(self) -> None:
         """Disappear from the lists, and the counters of this worker with it. Only without a job."""
-        bury(self._target, Member(self.id, Process("", 0, 0, ""), None, None), None)
+        bury(self._target, Member(self.id, Process("", 0, 0, ""), None, None), None, self._dialect)
 
 
-def bury(target: Target, member: Member, settlement: Settlement | None, *, by_heartbeat: bool = False) -> str:
+def shown_name(worker_id: str, dialect: Dialect) -> str:
+    """What tools call a worker in notes, failures, counters: its id; node-resque leaves the queues out."""
+    return worker_id if dialect is not Dialect.NODE else ":".join(worker_id.split(":", 2)[:2])
+
+
+def bury(
+    target: Target, member: Member, settlement: Settlement | None, dialect: Dialect, *, by_heartbeat: bool = False
+) -> str:
     """Settle the job of a worker that is no more and take it off the lists. Returns what bury.lua answers.
 
     `by_heartbeat`: only if it hasn't beaten since. Safe to repeat and side by side.
@@ -188,8 +199,10 @@ def bury(target: Target, member: Member, settlement: Settlement | None, *, by_he
     if member.job is not None and settlement is not None:
         arguments[1:] = settlement.arguments(target, member.job.head)
     arguments += (member.id, (member.heartbeat or b"") if by_heartbeat else b"")
-    own = [keys.workers, keys.heartbeats, keys.our_workers, keys.worker_started(member.id), keys.worker_ping(member.id)]
-    reply = target.run(lua.source("guard", "settle", "bury"), [*_settle_keys(target, member.id), *own], arguments)
+    ping = keys.worker_ping(shown_name(member.id, Dialect.NODE))
+    own = [keys.workers, keys.heartbeats, keys.our_workers, keys.worker_started(member.id), ping]
+    script = lua.source("guard", "settle", "bury")
+    reply = target.run(script, [*_settle_keys(target, member.id, dialect), *own], arguments)
     if reply[0] == b"type":
         raise wrong_type(target, reply[1], reply[2])
     answer: bytes = reply[0]
@@ -232,14 +245,14 @@ def queue_names(target: Target) -> list[str]:
     return sorted(name.decode("utf-8", "surrogateescape") for name in names)
 
 
-def _settle_keys(target: Target, worker_id: str) -> tuple[bytes, ...]:
-    keys = target.keys
+def _settle_keys(target: Target, worker_id: str, dialect: Dialect) -> tuple[bytes, ...]:
+    keys, name = target.keys, shown_name(worker_id, dialect)
     return (
         keys.worker(worker_id),
         keys.stat("processed"),
         keys.stat("failed"),
-        keys.stat(f"processed:{worker_id}"),
-        keys.stat(f"failed:{worker_id}"),
+        keys.stat(f"processed:{name}"),
+        keys.stat(f"failed:{name}"),
         keys.failed,
         keys.queues,
         keys.schedule,

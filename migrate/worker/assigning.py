@@ -40,7 +40,7 @@ class Assigner:
     def __init__(self, config: Config, registry: Registry) -> None:
         self._config = config
         self._registry = registry
-        self._dialect = config.target.dialect
+        self.dialect = config.target.dialect
         self._routes: dict[str, Route] = {}  # of classes that have a function: others could be without number
 
     def assign(self, taken: Taken, recall: Callable[[Taken, str], bytes]) -> Assignment:
@@ -70,7 +70,7 @@ class Assigner:
         if not outcome.done and outcome.retry_delay is None:
             outcome = _with_delay(assignment, outcome)
         payload = assignment.payload
-        settlement = settle(assignment.taken, payload, outcome, assignment.policy, self._dialect, worker_id, now)
+        settlement = settle(assignment.taken, payload, outcome, assignment.policy, self.dialect, worker_id, now)
         if payload is None or settlement.action not in ("done", "failed"):
             return settlement
         return settlement._replace(frees=_held_key(payload))
@@ -97,7 +97,7 @@ class Assigner:
 
     def _has_left_keys(self, taken: Taken, payload: Payload) -> bool:
         lost = "qudo" not in payload.value and "retry_count" not in payload.value
-        return taken.some_left_keys and lost and not FACTS[self._dialect].delayed_extras
+        return taken.some_left_keys and lost and not FACTS[self.dialect].delayed_extras
 
     def _nobody_knows(self, class_name: str) -> Outcome:
         known = ", ".join(self._registry.classes()) or "none"

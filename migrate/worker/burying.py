@@ -37,13 +37,13 @@ def bury_dead(target: Target, assigner: Assigner, own_id: str, dead_after_second
 
 def _bury(target: Target, assigner: Assigner, member: Member, *, by_heartbeat: bool) -> str:
     if member.job is None:
-        answer = bury(target, member, None, by_heartbeat=by_heartbeat)
+        answer = bury(target, member, None, assigner.dialect, by_heartbeat=by_heartbeat)
         return f"worker {member.id} was gone: taken off the list" if answer == "buried" else ""
     # The keys that this job may have left behind were recalled when it was taken, or are found when it is next.
     assignment = assigner.assign(member.job, lambda _taken, _content: b"")
     outcome = Outcome(False, True, "DirtyExit", f"worker {member.id} died while the job ran")
     settlement = assigner.settle(assignment, outcome, member.id, time.time())
-    if bury(target, member, settlement, by_heartbeat=by_heartbeat) != "buried":
+    if bury(target, member, settlement, assigner.dialect, by_heartbeat=by_heartbeat) != "buried":
         return ""
     return f"worker {member.id} had died: {assigner.story(assignment, outcome, settlement)}"
 

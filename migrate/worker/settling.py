@@ -9,7 +9,7 @@ import msgspec
 
 from migrate.resque import moments
 from migrate.resque.dialects import Dialect
-from migrate.resque.workers import DONE, Settlement, Taken
+from migrate.resque.workers import DONE, Settlement, Taken, shown_name
 from migrate.worker.payloads import NotAJob, Payload, decode, next_try
 from migrate.worker.performing import Outcome, plain
 from migrate.worker.retries import Policy
@@ -57,7 +57,7 @@ def _failure(taken: Taken, outcome: Outcome, dialect: Dialect, worker_id: str, n
         "exception": outcome.exception,
         "error": outcome.error[:MOST_ERROR_CHARACTERS],
         "backtrace": outcome.backtrace,
-        "worker": plain(worker_id),
+        "worker": plain(shown_name(worker_id, dialect)),
         "queue": plain(taken.queue),
     }
     if retried:

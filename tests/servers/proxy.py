@@ -210,7 +210,8 @@ class Proxy:
             await self._hinder()
             seen += data
             for pattern, fault in list(self._faults):
-                if pattern in seen:
+                # Only what has ended with this piece: a request that went by before the fault was asked for is gone.
+                if pattern in seen[-(len(data) + len(pattern) - 1) :]:
                     self._faults.remove((pattern, fault))
                     await self._strike(link, fault)
                     seen = b""

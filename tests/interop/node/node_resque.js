@@ -8,6 +8,9 @@
 // fail              of these those that throw, the first time that each job is run
 // schedule          run a scheduler:                        {"leads": true} once it does
 // requeue           requeue all failures, then go on:       {"requeued": n, "refused": [error, ...]}
+// enqueue           [[queue, class, args], ...]:           {"enqueued": n}
+// enqueue_in        [[ms, queue, class, args], ...]:       {"enqueued_in": n}
+// look              what its tools show:                   {"seen": {workers, working, stats, failed}}
 // scheduled_at      [queue, class, args] of one job:        {"scheduled_at": [second, ...]}
 //
 // {"ready": true} once all runs. Ends well on SIGTERM. Whatever goes wrong is a line {"error"}.
@@ -64,6 +67,14 @@ async function ask() {
       await queue.retryAndRemoveFailed(failure).catch((error) => refused.push(error.message));
     }
     say({ requeued: failures.length - refused.length, refused: refused });
+  }
+  for (const job of asked.enqueue || []) await queue.enqueue(...job);
+  for (const job of asked.enqueue_in || []) await queue.enqueueIn(...job);
+  if (asked.enqueue) say({ enqueued: asked.enqueue.length });
+  if (asked.enqueue_in) say({ enqueued_in: asked.enqueue_in.length });
+  if (asked.look) {
+    const [workers, working, stats] = [await queue.workers(), await queue.allWorkingOn(), await queue.stats()];
+    say({ seen: { workers: workers, working: working, stats: stats, failed: await queue.failed(0, -1) } });
   }
   if (asked.scheduled_at) {
     say({ scheduled_at: await queue.scheduledAt(...asked.scheduled_at) });
