@@ -6,6 +6,7 @@
 `--part verify`, `rollback` and `purge` measure that command alone, of all jobs, against `run` in the same run.
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 `--part work` measures the pool of workers against a loop of LPOP.
+`--part gentle` measures what others on the same MariaDB lose meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bench_follow
+import bench_gentle
 import bench_work
 
 from tests.qudo_app.enqueueing import fill
@@ -153,7 +155,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
-        "--part", choices=("run", "verify", "rollback", "purge", "follow", "work", "all"), default="run"
+        "--part", choices=("run", "verify", "rollback", "purge", "follow", "work", "gentle", "all"), default="run"
     )
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--naive-jobs", type=int, default=2_000)
@@ -177,6 +179,8 @@ def main() -> None:
     if options.part in ("work", "all"):
         with tempfile.TemporaryDirectory() as name:
             figures |= bench_work.measure(Path(name), jobs=options.work_jobs)
+    if options.part in ("gentle", "all"):
+        figures |= measure_gentle(options)
     for key, value in figures.items():
         print(f"{key.replace('_', ' '):50} {value}")
     if options.out:
@@ -192,6 +196,16 @@ def measure_follow(options: argparse.Namespace) -> dict[str, float]:
         return bench_follow.measure(
             folder, database, redis, rest_jobs=options.rest_jobs, jobs=options.follow_jobs, rate=options.follow_rate
         )
+
+
+def measure_gentle(options: argparse.Namespace) -> dict[str, Any]:
+    """What others lose while a run goes, by setting."""
+    with MariaDB() as mariadb, RedisServer() as redis, tempfile.TemporaryDirectory() as name:
+        database = mariadb.create_database(options.engine)
+        fill(database, options.jobs, arg=arg_of(options.bytes), priorities=3)
+        folder = Path(name)
+        folder.joinpath("qudo-migrate.toml").write_text(toml({"main": database}, redis, (), None))
+        return bench_gentle.measure(folder, database, redis)
 
 
 def measure_run(options: argparse.Namespace) -> dict[str, Any]:

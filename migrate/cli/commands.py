@@ -171,7 +171,10 @@ def run(
     ] = None,
     max_load: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=N", help="Wait while a MySQL status variable is higher, e.g. Threads_running=25."),
+        typer.Option(
+            metavar="NAME=N",
+            help="Wait while a MySQL status variable is higher, e.g. Threads_running=25; give way to others.",
+        ),
     ] = None,
     max_lag: Annotated[float, typer.Option(min=0, help="Wait while a replica is so many seconds behind.")] = 10.0,
     purge: Annotated[bool, typer.Option("--purge", help="Then delete the outbox rows: no way back.")] = False,

@@ -53,7 +53,7 @@ def run(
         with source.reading() as connection:
             reporter.source_started(source.name, reading.row_estimate(source, connection))
         with binding.Beat(target, source, target_id):
-            held_by = [*rate, *limits(source, replicas[source.name], target, options)]
+            held_by = [*rate, *limits(source, replicas[source.name], target, options, gives_way=True)]
             drain_of_one = Drain(source, target, config, options, tally, stop, reporter, held_by)
             drain_of_one.run()
             if options.purge:

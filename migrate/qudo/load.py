@@ -27,6 +27,20 @@ def status_values(source: Source, names: Collection[str]) -> dict[str, float]:
     return values
 
 
+class OtherClients:
+    """Counts the statements that a source's server gets from others than this `Source`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ours = source.count_statements()
+
+    def __call__(self) -> int:
+        """Ever rising but for a few: ours are counted as they are sent, the server's as they end."""
+        with self._source.reading() as connection:
+            row = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Questions'")).one()
+        return int(row[1]) - self._ours()
+
+
 def _history_list_length(connection: Connection, status: Mapping[str, Any]) -> float:
     """MariaDB shows it as a status variable, MySQL in a table that needs the right PROCESS."""
     if "innodb_history_list_length" in status:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,19 @@ class Source:
             self._repeatable_read = level == "REPEATABLE READ"
             cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
         connection.commit()
+
+    def count_statements(self) -> Callable[[], int]:
+        """Begin to count what is sent to the server, commits and rollbacks too; gives the number so far."""
+        sent, lock = 0, threading.Lock()
+
+        def count(*_: object) -> None:
+            nonlocal sent
+            with lock:
+                sent += 1
+
+        for kind in ("before_cursor_execute", "commit", "checkin"):  # a connection is rolled back as it returns
+            event.listen(self._engine, kind, count)
+        return lambda: sent
 
     @property
     def small_moves(self) -> bool:
