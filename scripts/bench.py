@@ -7,6 +7,7 @@
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 `--part work` measures the pool of workers against a loop of LPOP.
 `--part gentle` measures what others on the same MariaDB lose meanwhile.
+`--part curve` measures memory, rate and `plan` by the size of the table.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bench_curve
 import bench_follow
 import bench_gentle
 import bench_work
@@ -155,9 +157,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
-        "--part", choices=("run", "verify", "rollback", "purge", "follow", "work", "gentle", "all"), default="run"
+        "--part",
+        choices=("run", "verify", "rollback", "purge", "follow", "work", "gentle", "curve", "all"),
+        default="run",
     )
     parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="of the curve")
     parser.add_argument("--naive-jobs", type=int, default=2_000)
     parser.add_argument("--bytes", type=int, default=200, help="of each arg")
     parser.add_argument("--engine", choices=("InnoDB", "MyISAM"), default="InnoDB")
@@ -181,6 +186,10 @@ def main() -> None:
             figures |= bench_work.measure(Path(name), jobs=options.work_jobs)
     if options.part in ("gentle", "all"):
         figures |= measure_gentle(options)
+    if options.part == "curve":
+        curve = bench_curve.measure(options.sizes, arg_of(options.bytes), options.engine, run)
+        figures |= curve
+        print(*bench_curve.plot(curve), sep="\n")
     for key, value in figures.items():
         print(f"{key.replace('_', ' '):50} {value}")
     if options.out:
