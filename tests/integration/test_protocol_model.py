@@ -692,6 +692,7 @@ class Crossing(RuleBasedStateMachine):
             if taking.returning(self.target, "main"):
                 self._roll_back("ends what others have begun")
             if taking.returning(self.target, "main"):  # its key was taken meanwhile: only Qudo can do that job now
+                self.session.execute(f"UPDATE job SET run_after = 0 WHERE run_after = {FAR}")
                 self.qudo_worker_runs_one(0, Outcome.COMPLETED)
                 continue
             migrator.pass_over()
