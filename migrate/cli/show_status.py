@@ -64,7 +64,9 @@ def _parts(result: StatusResult) -> list[RenderableType]:
 
 
 def _record(record: Record) -> tuple[str, str, str, str, str]:
-    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in record.options.items())
+    options = " ".join(
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}") for key, value in record.options.items()
+    )
     counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in record.counts.items())
     return (
         f"{record.at:%Y-%m-%d %H:%M:%S}",

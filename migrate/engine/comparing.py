@@ -29,7 +29,7 @@ from migrate.jobs import Identity
 from migrate.qudo import ddl, outbox, outbox_pages
 from migrate.qudo.outbox_pages import MovedRow
 from migrate.qudo.source import Source
-from migrate.resque import ledger
+from migrate.resque import ledger, taking
 from migrate.resque.target import Target
 from migrate.verify import content
 from migrate.verify.content import NUMBER
@@ -46,6 +46,8 @@ MOST_EXAMINED = 100_000
 ROWS_PER_READ = 300
 #: What a job's func is called once its row was purged.
 PURGED = "(purged)"
+#: What a job born in Resque is called while it is on its way into Qudo.
+NATIVE = "(born in Resque)"
 #: Bytes of a whole bitmap.
 _BITMAP_BYTES = 8192
 
@@ -170,6 +172,7 @@ class Comparison:
             self._leave(self._enter(number))
         self.gone.settle()
         self.counts[PURGED]["returning"] += self.gone.orphans
+        self.counts[NATIVE]["returning"] += len(taking.returning_natives(self._target, self.source.name))
 
     def _enter(self, number: int) -> _OneBatch:
         return _OneBatch(number, self._bits.get(number, b""), self._look.sightings.batches.get(f"{number:016x}"))

@@ -97,12 +97,14 @@ def result_of(
 def _next_step(options: RollbackOptions, glob: str, still_born: Sequence[str], *, unfinished: bool) -> str:
     again = "qudo-migrate rollback" + (f" --func '{options.func_glob}'" if options.func_glob else "")
     again += " --include-native" if options.include_native else ""
+    back = ""
     if still_born:
-        funcs = still_born[0] if len(still_born) == 1 else options.func_glob or "*"
+        funcs = still_born[0] if len(still_born) == 1 else glob
         back = f"qudo-migrate cutover back --func '{funcs}'"
+    if unfinished and not options.dry_run:
+        return f"{again}    goes on where this one ended" + (f"; {back} stops what apps still push" if back else "")
+    if back:
         return f"{back}    on step resque apps go on pushing jobs into Resque; then {again}"
     if options.dry_run:
         return again
-    if unfinished:
-        return f"{again}    goes on where this one ended"
     return f"qudo-migrate resume --func '{glob}'    when its jobs may cross again: until then it stays paused"

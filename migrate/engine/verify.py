@@ -26,7 +26,7 @@ from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted, Unavailable
 from migrate.qudo import ddl, outbox, reading
 from migrate.qudo.source import Source
-from migrate.resque import history, owners, taking
+from migrate.resque import history, owners
 from migrate.resque.target import Target
 from migrate.verify.findings import CAP, Findings
 from migrate.verify.look import Look
@@ -205,8 +205,7 @@ class _Verification:
             for word in Jobs.__struct_fields__:
                 total[word] += getattr(source.jobs, word)
         total["foreign"] += foreign[""]
-        on_their_way = sum(len(taking.returning_natives(self._target, name)) for name in self._names)
-        total["native"] = look.alike.unaccounted + look.natives + on_their_way
+        total["native"] = look.alike.unaccounted + look.natives
         processed = owners.processed(self._target)
         if total["consumed"] > (processed or 0):
             self._findings.add(
@@ -256,6 +255,8 @@ def _next_step(totals: Jobs, verdict: str, *, complete: bool) -> str:
         return "qudo-migrate verify    once the sources that failed can be read"
     if verdict != "ok":
         return "qudo-migrate where SOURCE:ID    tells the story of a job that a finding names"
+    if totals.returning:
+        return "qudo-migrate rollback    ends what a rollback has begun"
     if totals.untranslatable:
         return "qudo-migrate plan    shows what can't be translated and why"
     if totals.not_moved or totals.not_handed_off or totals.waiting or totals.in_flight:

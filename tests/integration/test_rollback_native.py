@@ -130,6 +130,7 @@ def test_what_stays_in_resque_is_told(
     assert len(resque.queue(QUEUE)) == 4
     shown = cli("rollback", "--include-native")
     assert "cutover back --func 'Worker::Mail'" in shown.stdout
+    assert "rollback --include-native " in cli("status").stdout
     database.execute("DELETE FROM job WHERE arg = '{}'")
     put_step(redis_server, Step.SWITCHED, guard=KeyGuard.BOTH)
     assert rollback("--include-native", status=1)["returned"] == 1
@@ -178,7 +179,9 @@ def test_a_key_on_its_way_is_held_and_a_collision_is_tried_again(
     assert natives_over(target, held) == set()
     target.close()
     enqueue(database, FUNC, b"[1]", "k7")  # an app of Perl's, which can't know
-    assert cli("verify", "--json").json()["totals"]["native"] == 30
+    report = cli("verify", "--json").json()
+    assert (report["totals"]["returning"], report["totals"]["native"]) == (30, 0)
+    assert report["next"].startswith("qudo-migrate rollback")
 
     # Whatever it is asked for, a rollback ends what another has begun.
     assert rollback(status=1) == {"returned": 29, "returned_native": 29, "collided": 1}
