@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from typing import Any
@@ -14,13 +15,13 @@ from migrate import DuplicateJob, Enqueuer
 from migrate.resque.steps import KeyGuard, Step
 from tests.conftest import WriteConfig
 from tests.integration.dualwriting import configured, put_step
-from tests.integration.working import Pool
+from tests.integration.working import Pool, title
 from tests.servers import Database, RedisServer
 from tests.servers.command import Cli
 from tests.servers.waiting import wait_until
 
 APP = """
-import functools
+import functools, subprocess
 
 
 @job.before
@@ -78,6 +79,16 @@ async def slow(arg):
         note("cleaned up")
 
 
+@job("Worker::Stubborn", timeout=0.2)
+def stubborn(arg):
+    note("stubborn", os.getpid(), subprocess.Popen(["sleep", "60"]).pid)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            note("stays")
+
+
 @job("Worker::Exits", max_retries=1)
 def exits(arg):
     raise SystemExit(3)
@@ -125,6 +136,24 @@ def test_functions_and_hooks_see_the_job(options: tuple[str, ...], pool: Pool) -
     wait_until(lambda: len(pool.failures) == 2, 10, "two are on record")
     assert [failure["error"] for failure in pool.failures] == ["not today", pool.failures[1]["error"]]
     assert "longer than" in pool.failures[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "exception"), [((), "TimedOut"), (("--no-fork",), "DirtyExit")], ids=["fork", "no fork"]
+)
+def test_a_job_that_heeds_no_time_limit_is_killed(options: tuple[str, ...], exception: str, pool: Pool) -> None:
+    pool.push("Worker::Stubborn")
+    pool.push("Worker::Exits")
+    pool.start("--grace", "0.3", *options)
+    wait_until(lambda: len(pool.failures) == 3, 20, "it is on record, and the next job has run")
+    assert "stays" in pool.ran  # it was asked to end first
+    assert [failure["exception"] for failure in pool.failures] == [exception, "SystemExit", "SystemExit"]
+    _, job, started = next(line for line in pool.ran if line.startswith("stubborn")).split()
+    assert title(int(job)) == ""
+    if not options:
+        assert title(int(started)) == ""  # what it has started is killed too
+    else:
+        os.kill(int(started), signal.SIGKILL)
 
 
 def test_a_job_that_came_too_early_runs_in_its_second(pool: Pool, redis: Redis) -> None:
