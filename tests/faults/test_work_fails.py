@@ -20,7 +20,7 @@ from redis import Redis
 
 from tests.conftest import WriteConfig
 from tests.integration.working import Pool, children, title
-from tests.servers import Database, RedisServer
+from tests.servers import Database, Proxy, RedisServer
 from tests.servers.command import Cli, RunningCommand
 from tests.servers.waiting import wait_until
 
@@ -129,6 +129,41 @@ def test_a_pool_that_is_ended_while_redis_is_away_loses_no_job(pool: Pool, own_r
     by_class = Counter(failure["payload"]["class"] for failure in pool.failures)
     assert by_class == {"Worker::Waits": 1, "Worker::Fails": 2} or by_class == {"Worker::Waits": 1, "Worker::Fails": 1}
     assert not own_redis.client().keys("resque:worker:*")
+
+
+@pytest.mark.parametrize("options", [(), ("--no-fork",)], ids=["fork", "no fork"])
+def test_a_turn_whose_request_or_answer_is_lost_is_repeated_and_counts_once(
+    options: tuple[str, ...],
+    cli: Cli,
+    redis: Redis,
+    redis_server: RedisServer,
+    sqlite: Database,
+    write_config: WriteConfig,
+) -> None:
+    """Both kinds of turn: one that takes a job on an idle worker, and one that settles it and takes the next."""
+    turn = b'"qudo_migrate":'
+    jobs = 0
+    with Proxy(redis_server) as proxy:
+        write_config([sqlite], proxy.url(redis_server.url))
+        pool = Pool(cli, redis, APP)
+        command = pool.start("--no-scheduler", *options)
+        for lose in (proxy.lose_reply, proxy.lose_request):
+            for seconds in (0.0, 0.1):
+                hits = proxy.hits
+                if not seconds:
+                    lose(turn)
+                for _ in range(3):
+                    pool.push("Worker::Once", {"n": jobs, "seconds": seconds})
+                    jobs += 1
+                if seconds:
+                    wait_until(lambda: f"begin {jobs - 3}" in pool.ran, 10, "it runs")  # noqa: B023
+                    lose(turn)  # the turn that settles this one
+                proxy.wait_hit(hits + 1)
+                wait_until(lambda: redis.get("resque:stat:processed") == b"%d" % jobs, 20, "all are settled")  # noqa: B023
+        assert pool.ran == [f"{word} {number}" for number in range(jobs) for word in ("begin", "end")]
+        assert pool.failures == []
+        assert pool.end(command) == {"command": "work", "done": jobs, "failed": 0}
+    assert pool.workers == set()
 
 
 # --- killed at random -----------------------------------------------------------------------------------------------
