@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import WriteConfig
 from tests.integration.conftest import Run
+from tests.integration.working import Pool
 from tests.qudo_app import enqueue, func_id
 from tests.resque_app import Resque
 from tests.servers import MariaDBDatabase, RedisServer
+from tests.servers.command import Cli
 
 RECORDED = Path(__file__).parents[1] / "data" / "resque"
 
@@ -31,6 +36,8 @@ def state_of(client: Any) -> State:
     """The same of a live one, without our own keys."""
     state: State = {}
     for key in sorted(client.scan_iter()):
+        if b":qudo_migrate:" in key:
+            continue
         kind = client.type(key).decode()
         value: object = None
         if kind == "list":
@@ -39,8 +46,9 @@ def state_of(client: Any) -> State:
             value = sorted(member.decode() for member in client.smembers(key))
         elif kind == "zset":
             value = [[member.decode(), score] for member, score in client.zrange(key, 0, -1, withscores=True)]
-        if ":qudo_migrate:" not in key.decode():
-            state[key.decode()] = {"type": kind, "value": value}
+        elif kind == "string":
+            value = client.get(key).decode()
+        state[key.decode()] = {"type": kind, "value": value}
     return state
 
 
@@ -105,6 +113,61 @@ def test_queues_and_failures_have_the_types_and_fields_of_perls_resque(
     assert {key: type(value) for key, value in failure.items()} == {key: type(value) for key, value in died.items()}
     assert _filled(failure["payload"]) == died["payload"]
     assert failure["queue"] == died["queue"]
+
+
+AT_WORK = """
+@job("My::Mail")
+@job("Mail")
+def mail(*args):
+    note("mail")
+    time.sleep(60)
+
+
+@job("My::Boom")
+@job("Boom")
+def boom(number):
+    raise ValueError("no such user 鮎")
+"""
+
+
+@pytest.mark.parametrize("dialect", ["perl", "ruby"])
+def test_workers_of_ours_are_written_down_as_theirs(
+    dialect: str, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, cli: Cli
+) -> None:
+    theirs = recorded(dialect)
+    (note,) = (json.loads(theirs[key]["value"]) for key in theirs if re.fullmatch("resque:worker:.*:mail", key))
+    died = json.loads(theirs["resque:failed"]["value"][0])
+    write_config({"main": "sqlite:////nowhere.db"}, {"url": redis_server.url, "dialect": dialect})
+    pool = Pool(cli, resque.client, AT_WORK)
+    pool.start("--no-fork", "--no-scheduler", queues="boom,mail")
+    for queue, payload in (("boom", died["payload"]), ("mail", note["payload"])):
+        resque.client.rpush(f"resque:queue:{queue}", json.dumps(payload))
+    pool.wait_ran("mail")
+
+    ours = state_of(resque.client)
+
+    (worker,) = ours["resque:workers"]["value"]
+    assert re.fullmatch(r"[^:]+:\d+:boom,mail", worker)
+    about = {f"resque:{key}" for key in (f"worker:{worker}", f"worker:{worker}:started", "stat:processed")}
+    counted = {f"resque:stat:{key}" for key in ("failed", f"failed:{worker}", f"processed:{worker}")}
+    assert ours.keys() - {"resque:workers:heartbeat"} == {"resque:workers", "resque:failed"} | about | counted
+    job = json.loads(ours[f"resque:worker:{worker}"]["value"])
+    assert {key: job[key] for key in ("queue", "payload")} == {key: note[key] for key in ("queue", "payload")}
+    assert _form(job["run_at"]) == _form(note["run_at"])
+    started = next(entry["value"] for key, entry in theirs.items() if key.endswith(":started"))
+    assert _form(ours[f"resque:worker:{worker}:started"]["value"]) == _form(started)
+    (failure,) = map(json.loads, ours["resque:failed"]["value"])
+    assert {key: type(value) for key, value in failure.items()} == {key: type(value) for key, value in died.items()}
+    assert _form(failure["failed_at"]) == _form(died["failed_at"])
+    assert [failure[key] for key in ("payload", "queue", "error")] == [
+        died[key] for key in ("payload", "queue", "error")
+    ]
+    assert failure["worker"] == worker
+
+
+def _form(time_text: str) -> str:
+    """How a time is written: its digits as one."""
+    return re.sub(r"\d", "0", time_text)
 
 
 def _filled(payload: dict[str, Any]) -> dict[str, Any]:
