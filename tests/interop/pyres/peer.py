@@ -3,7 +3,8 @@
     PYTHONPATH=<where pyres is> python peer.py '{"port": 6379, "queues": ["mail"], "fail": false, "requeue": true}'
 
 Classes are `peer.Mail` and the like. With `fail` each job fails the first time; with `requeue` all failures go back
-to their queues: {"requeued": n}. {"ready": true} once it runs. Ends well on SIGTERM.
+to their queues: {"requeued": n}.
+`enqueue` is a list of [queue, class, args] to put in. {"ready": true} once it runs. Ends well on SIGTERM.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def main() -> None:
             resq.push(failure["queue"], failure["payload"])
         pyres.failure.clear(resq)
         say({"requeued": len(failures)})
+    for queue, name, args in asked.get("enqueue", []):
+        resq.enqueue_from_string(name, queue, *args)
     Mail.failed = set() if asked.get("fail") else None
     worker = pyres.worker.Worker(asked["queues"], resq)
     scheduler = pyres.scheduler.Scheduler(resq)

@@ -1,4 +1,4 @@
-"""node-resque beside `qudo-migrate work`: each runs the other's jobs, and its tools show our workers as its own."""
+"""`qudo-migrate work` beside node-resque, coffee-resque and pyres: each runs the other's jobs, and tools show ours."""
 
 from __future__ import annotations
 
@@ -84,6 +84,20 @@ def test_what_it_enqueues_runs_here_value_for_value(pool: Pool, resque: Resque, 
     assert last == ["in a second"]
     for value, args in zip(values, found, strict=True):
         assert differences([value, "second"], args) == []
+    assert (resque.jobs(), resque.failed()) == ([], [])
+
+
+def test_what_other_clients_enqueue_runs_here(pool: Pool, resque: Resque, coffee_resque: Starts, pyres: Starts) -> None:
+    """Of coffee-resque and pyres."""
+    pool.start("--no-scheduler")
+    values = [value for name, value in ARGUMENTS.items() if name != "large"]
+    jobs = [["mail", "Worker::Mail", [value]] for value in values]
+    for peer in (coffee_resque, pyres):
+        before = len(pool.notes("mail"))
+        with peer(enqueue=jobs, queues=["nobody"]):
+            wait_until(lambda: len(pool.notes("mail")) >= before + len(jobs), what="all have run")  # noqa: B023
+        for value, (args,) in zip(values, pool.notes("mail")[before:], strict=True):
+            assert differences([value], args) == []
     assert (resque.jobs(), resque.failed()) == ([], [])
 
 
