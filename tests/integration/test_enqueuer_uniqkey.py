@@ -89,6 +89,35 @@ with Enqueuer.from_config(sys.argv[1]) as jobs:
 
 
 @pytest.mark.parametrize(
+    ("collation", "alike"),
+    [("latin1_swedish_ci", {"K", "k "}), ("utf8mb4_bin", {"k "}), ("utf8mb4_general_ci", {"K", "k ", "\u0137"})],
+)
+@pytest.mark.parametrize("step", [Step.QUDO, Step.SWITCHED])
+def test_keys_are_alike_where_the_databases_collation_says_so(
+    step: Step, collation: str, alike: set[str], innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque
+) -> None:
+    charset = collation.partition("_")[0]
+    innodb.execute(f"ALTER TABLE job MODIFY uniqkey VARCHAR(255) CHARACTER SET {charset} COLLATE {collation} NULL")
+    put_step(redis_server, step)
+    with Enqueuer(configured({"main": innodb}, redis_server)) as jobs:
+        jobs.enqueue(FUNC, {"n": 1}, uniqkey="k")
+        keys = {"K", "k ", "kk"} | ({"\u0137"} if charset == "utf8mb4" else set())  # with a cedilla
+        assert {key for key in keys if refused(jobs, key)} == alike
+
+
+def test_on_step_resque_keys_of_any_collation_are_alike(
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque
+) -> None:
+    """Redis has no collations, and no source is asked: what any of MySQL's would take for equal is."""
+    bind(innodb, redis_server)
+    put_step(redis_server, Step.RESQUE, guard=KeyGuard.REDIS)
+    with Enqueuer(configured({"main": innodb}, redis_server)) as jobs:
+        jobs.enqueue(FUNC, {"n": 1}, uniqkey="cle")
+        keys = ("Cle", "CLE ", "cl\u00e9", "cle-2")
+        assert [key for key in keys if refused(jobs, key)] == ["Cle", "CLE ", "cl\u00e9"]
+
+
+@pytest.mark.parametrize(
     ("step", "guard"), [(Step.QUDO, KeyGuard.QUDO), (Step.SWITCHED, KeyGuard.QUDO), (Step.RESQUE, KeyGuard.REDIS)]
 )
 def test_of_two_processes_one_gets_the_key(
