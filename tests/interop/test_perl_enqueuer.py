@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skipif(shutil.which("perl") is None, reason="perl isn't
 
 READ = {
     "storable": "use Storable 'thaw'; my $arg = thaw(<STDIN>);",
+    # `utf8` decodes names as Data::MessagePack encodes Perl's character strings.
+    "messagepack": "use Data::MessagePack; my $arg = Data::MessagePack->new->utf8->unpack(<STDIN>);",
     "json": "my $arg = JSON::PP->new->utf8->decode(<STDIN>);",
 }
 PROGRAM = "use JSON::PP; local $/; binmode STDIN; {read} print JSON::PP->new->canonical->ascii->encode($arg)"
@@ -26,6 +28,11 @@ ARG = {"code": "0123", "n": 7, "名": "鮎", "list": [None, {}, [], "1e5", -3]}
 @pytest.mark.parametrize("serializer", READ)
 @pytest.mark.usefixtures("redis")
 def test_perl_reads_what_enqueuer_wrote(serializer: str, innodb: Database, redis_server: RedisServer) -> None:
+    if (
+        serializer == "messagepack"
+        and subprocess.run(["perl", "-MData::MessagePack", "-e", "1"], check=False).returncode
+    ):
+        pytest.skip("Perl's Data::MessagePack isn't installed")
     config = configured({"main": innodb}, redis_server, {"func": FUNC, "serializer": serializer})
     with Enqueuer(config) as jobs:
         jobs.enqueue(FUNC, ARG)
