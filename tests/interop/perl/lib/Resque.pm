@@ -16,9 +16,9 @@ our $VERSION = '0.41-stand-in';
 has redis        => (is => 'ro', required => 1);
 has namespace    => (is => 'ro', default  => 'resque');
 has plugins      => (is => 'ro', default  => sub { [] });
-has job_class    => (is => 'ro', lazy     => 1, default => sub { $_[0]->_with_roles('Resque::Job', 'job_roles') });
-has worker_class => (is => 'ro', lazy     => 1, default => sub { $_[0]->_with_roles('Resque::Worker', 'worker_roles') });
-has failures     => (is => 'ro', lazy     => 1, default => sub { Resque::Failures->new(resque => $_[0]) }, handles => ['throw']);
+has job_class    => (is => 'ro', lazy => 1, default => sub { $_[0]->_with_roles('Resque::Job', 'job_roles') });
+has worker_class => (is => 'ro', lazy => 1, default => sub { $_[0]->_with_roles('Resque::Worker', 'worker_roles') });
+has failures => (is => 'ro', lazy => 1, default => sub { Resque::Failures->new(resque => $_[0]) }, handles => ['throw']);
 
 around BUILDARGS => sub {
     my ($build, $class, %given) = @_;
@@ -29,8 +29,9 @@ around BUILDARGS => sub {
 
 sub _with_roles {
     my ($self, $class, $kind) = @_;
-    my @plugins = map { my $name = /\A\+(.+)/ ? $1 : "Resque::Plugin::$_"; load_class($name); $name->new } @{ $self->plugins };
-    my @roles   = map { /\A\+(.+)/ ? $1 : "Resque::Plugin::$_" } map { $_->can($kind) ? @{ $_->$kind } : () } @plugins;
+    my $whole   = sub { map { /\A\+(.+)/ ? $1 : "Resque::Plugin::$_" } @_ };
+    my @plugins = map { load_class($_); $_->new } $whole->(@{ $self->plugins });
+    my @roles   = $whole->(map { $_->can($kind) ? @{ $_->$kind } : () } @plugins);
     return $class if !@roles;
     my $meta = Moose::Meta::Class->create_anon_class(superclasses => [$class], roles => \@roles, cache => 1);
     return $meta->name;
@@ -259,10 +260,11 @@ sub unregister_worker {
     my $note = $self->redis->get($self->key(worker => $self->id));
     my $had = $note ? eval { JSON->new->utf8->decode($note) } : undef;
     if ($had) {
-        $self->resque->new_job({ worker => $self, queue => $had->{queue}, payload => $had->{payload} })->fail('Dirty exit');
+        my %job = (worker => $self, queue => $had->{queue}, payload => $had->{payload});
+        $self->resque->new_job(\%job)->fail('Dirty exit');
     }
     $self->redis->srem($self->key('workers'), $self->id);
-    $self->redis->del(map { $self->key(@$_, ) } [ worker => $self->id ], [ worker => $self->id, 'started' ],
+    $self->redis->del(map { $self->key(@$_) } [ worker => $self->id ], [ worker => $self->id, 'started' ],
         [ stat => processed => $self->id ], [ stat => failed => $self->id ]);
     return;
 }

@@ -25,8 +25,9 @@ sub new {
 # One argument is Qudo's `arg`, unless the route spreads arrays; several can only be a spread one.
 sub _arg {
     my ($name, $args) = @_;
-    return $args if @$args != 1 || grep { Resque::Plugin::Qudo->matches($_, $name) } @{ Resque::Plugin::Qudo->option('spread') };
-    return $args->[0];
+    my $spread = Resque::Plugin::Qudo->option('spread');
+    my $is_spread = grep { Resque::Plugin::Qudo->matches($_, $name) } @$spread;
+    return $is_spread || @$args != 1 ? $args : $args->[0];
 }
 
 sub _bytes {

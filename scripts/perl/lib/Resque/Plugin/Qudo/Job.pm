@@ -40,7 +40,10 @@ around perform => sub {
         return $self->$perform;
     }
     my $start = _count($self->payload->{start_time});
-    return $self->_settle('', undef, [ $self->queue, postponed($self->_text, characters($self->queue)), "=$start" ]) if $start > time;
+    if ($start > time) {
+        my @texts = postponed($self->_text, characters($self->queue));
+        return $self->_settle('', undef, [ $self->queue, @texts, "=$start" ]);
+    }
 
     my $attempt = $self->_attempt;
     $self->qudo_attempt($attempt);

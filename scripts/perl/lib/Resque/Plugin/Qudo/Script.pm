@@ -45,8 +45,13 @@ sub note_of {
 sub settle {
     my ($worker, $note, $failure, $key, @pushes) = @_;
     my $resque = $worker->resque;
-    my @keys   = map { $resque->key(@$_) } [ worker => $worker->id ], ['failed'], ['queues'], ['delayed_queue_schedule'];
-    my @held = $key ? ($resque->key('qudo_migrate:unique:' . bytes_of($key->[0])), map { bytes_of($_) } @$key[ 1, 2 ]) : ('') x 3;
+    my @names  = ([ worker => $worker->id ], ['failed'], ['queues'], ['delayed_queue_schedule']);
+    my @keys   = map { $resque->key(@$_) } @names;
+    my @held   = ('') x 3;
+    if ($key) {
+        my ($func, @key) = map { bytes_of($_) } @$key;
+        @held = ($resque->key("qudo_migrate:unique:$func"), @key);
+    }
     return _run($worker->redis, settle => \@keys, $resque->key(''), $note, $failure, @held, map { @$_ } @pushes);
 }
 

@@ -77,7 +77,8 @@ sub _texts {
     my ($class) = grep { $_->[0] eq 'class' } reverse @kept;
     my ($args)  = grep { $_->[0] eq 'args' } reverse @kept;
     my @core    = ($class, $args || [ args => '[]' ]);
-    my @extra = ((grep { $_->[0] ne 'class' && $_->[0] ne 'args' } @kept), map { [ $_->[0], $JSON->encode($_->[1]) ] } @more);
+    my @extra = grep { $_->[0] ne 'class' && $_->[0] ne 'args' } @kept;
+    push @extra, map { [ $_->[0], $JSON->encode($_->[1]) ] } @more;
     # resque-scheduler's order of keys, which `qudo-migrate` writes for Perl, too.
     return (_object(@core, @extra), _object(@core, [ queue => $JSON->encode($queue) ], @extra));
 }

@@ -15,7 +15,10 @@ use Resque::Plugin::Qudo::Text 'record';
 use Time::HiRes ();
 
 # prctl(PR_SET_PDEATHSIG) by the kernel's number for it; elsewhere a job may outlive a worker that is killed.
-my %PRCTL = (x86_64 => 157, aarch64 => 167, riscv64 => 167, i386 => 172, i686 => 172, armv7l => 172, ppc64le => 171, s390x => 172);
+my %PRCTL = (
+    x86_64  => 157, aarch64 => 167, riscv64 => 167, ppc64le => 171,
+    i386    => 172, i686    => 172, armv7l  => 172, s390x   => 172,
+);
 my $PR_SET_PDEATHSIG = 1;
 
 has qudo_watch => (is => 'rw');    # of the job that runs: { job, heard, limit, deadline, settled }
@@ -61,7 +64,7 @@ around working_on => sub {
     return $self->$working_on($job);
 };
 
-# --- the dead -------------------------------------------------------------------------------------------------------------
+# --- the dead ---------------------------------------------------------------------------------------------------------
 
 # Resque asks `ps` who lives. One that was killed or failed shows nobody: then all would be taken for dead (seen), their
 # jobs tried again beside themselves.
@@ -77,7 +80,7 @@ around prune_dead_workers => sub {
     eval { $self->$prune; 1 } or warn "resque: dead workers are left to the next look: $@";
 };
 
-# --- the job's process --------------------------------------------------------------------------------------------------
+# --- the job's process ------------------------------------------------------------------------------------------------
 
 before perform => sub {
     my ($self) = @_;
@@ -91,7 +94,7 @@ before perform => sub {
     $SIG{ALRM} = 'DEFAULT';
 };
 
-# --- watching it ----------------------------------------------------------------------------------------------------------
+# --- watching it ------------------------------------------------------------------------------------------------------
 
 around work_tick => sub {
     my ($work_tick, $self, $job) = @_;
