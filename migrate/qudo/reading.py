@@ -226,13 +226,21 @@ def oldest_enqueue_time(connection: Connection) -> int | None:
 
 
 def samples(source: Source, connection: Connection, func_id: int, limit: int) -> list[Row]:
-    """Some of a func's rows: half from each end of the ids. Large args stay out."""
-    half = max(1, limit // 2)
+    """Some of a func's rows: half from each end of its uniqkeys, by id where there are none. Large args stay out."""
     found: dict[int, Row] = {}
-    for order in (job.id.asc(), job.id.desc()):
-        query = select(*columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(half)
+    for newest in (False, True):
+        query = samples_query(source, func_id, max(1, limit // 2), newest=newest)
         found.update((row.id, row) for row in rows_of(connection.execute(query)))
     return [found[key] for key in sorted(found)]
+
+
+def samples_query(source: Source, func_id: int, limit: int, *, newest: bool) -> Select[Any]:
+    """One end of the func's part of the index (func_id, uniqkey); rows without a key stand there by id.
+
+    Not by id: for that the optimizer reads the whole table, or sorts all of the func's rows (seen).
+    """
+    order = job.uniqkey.desc() if newest else job.uniqkey.asc()
+    return select(*columns(source, limit)).where(job.func_id == func_id).order_by(order).limit(limit)
 
 
 def recent_funcs(connection: Connection, now: int, *, seconds: int = 60, look_at: int = 1000) -> set[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import mysql
@@ -74,3 +76,22 @@ def test_the_next_priority_costs_one_look_into_its_index(filled: Source) -> None
         before = rows_read(connection)
         assert reading.highest_priority(connection, 2) == 1
         assert rows_read(connection) - before < 50  # SHOW STATUS reads its own temporary table
+
+
+def test_samples_of_a_func_cost_their_own_number_wherever_its_rows_stand(innodb: MariaDBDatabase) -> None:
+    """By id, the optimizer would read all of the table before a func that is new, or sort all rows of a large one."""
+    fill(innodb, ROWS, priorities=3)
+    fill(innodb, 50, func="Worker::Rare")
+    fill(innodb, 2000, func="Worker::Keyed", uniqkey="k{n}")
+    innodb.execute("ANALYZE TABLE job")
+    source = Source("main", innodb.url)
+    with source.reading() as connection:
+        for func_id, newest in itertools.product((1, 2, 3), (False, True)):
+            query = reading.samples_query(source, func_id, 100, newest=newest)
+            before = rows_read(connection)
+            found = reading.rows_of(connection.execute(query))
+            assert rows_read(connection) - before < 100 + 50, (func_id, newest)
+            assert {row.func_id for row in found} == {func_id}
+            assert len(found) == (50 if func_id == 2 else 100)
+            if func_id == 1:
+                assert sorted(row.id for row in found)[0] == (ROWS - 99 if newest else 1)
