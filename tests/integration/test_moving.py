@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
+from migrate import failpoints
 from migrate.config import Route, Unique
 from migrate.decision import Decision
 from migrate.engine.choosing import Prepared
 from migrate.errors import Contention, Unavailable
-from migrate.failpoints import POINTS
 from migrate.jobs import Identity
 from migrate.qudo import leasing, outbox, pending
 from migrate.qudo.outbox import Chunk, ChunkState
@@ -563,7 +563,7 @@ def test_a_job_that_qudo_took_back_and_finished_before_somebody_settled_is_not_h
     assert sum(each.pushed.new for each in myisam_migrator.recover()) == 0
 
 
-LEASING_POINTS = tuple(point for point in POINTS if point.startswith("leasing."))
+LEASING_POINTS = tuple(point for point in failpoints.POINTS if point.startswith("leasing."))
 
 
 @pytest.mark.parametrize("point", LEASING_POINTS)
