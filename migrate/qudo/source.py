@@ -140,7 +140,7 @@ class Source:
             cursor.execute(
                 f"SET SESSION sql_mode = '{_SQL_MODE}', SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
                 f" SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS * 6},"
-                f" SESSION wait_timeout = LEAST(@@wait_timeout, {IDLE_SECONDS}),"
+                f" SESSION wait_timeout = CAST(LEAST(@@wait_timeout, {IDLE_SECONDS}) AS UNSIGNED),"
                 f" SESSION group_concat_max_len = {AGGREGATE_BYTES}"
             )
             cursor.execute("SELECT @@log_bin, @@binlog_format")
