@@ -7,6 +7,7 @@
 `--part follow` measures how fast single jobs cross while `qudo-migrate follow` runs: see docs/follow.md.
 `--part work` measures the pool of workers against a loop of LPOP.
 `--part gentle` measures what others on the same MariaDB lose meanwhile.
+`--part serializers` measures MessagePack and Storable against JSON.
 `--part curve` measures memory, rate and `plan` by the size of the table.
 """
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import bench_curve
 import bench_follow
 import bench_gentle
+import bench_serializers
 import bench_work
 
 from tests.qudo_app.enqueueing import fill
@@ -158,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("run", "verify", "rollback", "purge", "follow", "work", "gentle", "curve", "all"),
+        choices=("run", "verify", "rollback", "purge", "follow", "work", "gentle", "curve", "serializers", "all"),
         default="run",
     )
     parser.add_argument("--jobs", type=int, default=1_000_000)
@@ -186,6 +188,8 @@ def main() -> None:
             figures |= bench_work.measure(Path(name), jobs=options.work_jobs)
     if options.part in ("gentle", "all"):
         figures |= measure_gentle(options)
+    if options.part in ("serializers", "all"):
+        figures |= bench_serializers.measure(options.jobs, options.bytes, options.engine, run)
     if options.part == "curve":
         curve = bench_curve.measure(options.sizes, arg_of(options.bytes), options.engine, run)
         figures |= curve
