@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import exceptions
+from redis.sentinel import MasterNotFoundError
 
 from migrate.errors import (
     AccessDenied,
@@ -71,6 +72,12 @@ def translated(label: str, error: Exception) -> MigrateError:
     # redis-py takes the code off the words where it has a class for it; MASTERDOWN's is a ClusterDownError too.
     if isinstance(error, exceptions.ClusterDownError) or words.startswith(("NOREPLICAS", "UNBLOCKED", "BUSY")):
         return Unavailable(f"target {label}: {words}")
+    if isinstance(error, MasterNotFoundError):
+        # What each Sentinel said stands behind it, with all settings of its connection.
+        return Unavailable(
+            f"target {label}: {words.partition(' : ')[0]}",
+            advice="check that the Sentinels of target.url are up and watch a service of this name",
+        )
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
         return Unavailable(
             f"target {label}: can't be reached: {words}", advice="check that Redis is up and target.url is right"

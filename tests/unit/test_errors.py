@@ -374,3 +374,10 @@ def test_no_error_of_redis_py_is_left_as_it_is(kind: type[Exception]) -> None:
 def test_what_the_network_raises_is_a_redis_that_cannot_be_reached(raised: OSError) -> None:
     with pytest.raises(Unavailable, match="can't be reached"), redis_faults("redis://h"):
         raise raised
+
+
+def test_sentinels_that_are_down_are_named_without_their_settings() -> None:
+    said = "No master found for 'jobs' : Redis<ConnectionPool<Connection<host=s1,password=x>>> - TimeoutError()"
+    error = redis_side.translated("redis+sentinel://s1:1/jobs", redis.sentinel.MasterNotFoundError(said))
+    assert type(error) is Unavailable
+    assert error.message == "target redis+sentinel://s1:1/jobs: No master found for 'jobs'"
