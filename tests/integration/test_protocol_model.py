@@ -774,7 +774,7 @@ def explore(database: Database, target: Target, examples: int, steps: int) -> No
 
 def test_every_job_crosses_once_from_sqlite(tmp_path: Path, target: Target) -> None:
     database = SQLiteDatabase(tmp_path / "qudo.db")
-    explore(database, target, examples=60, steps=50)
+    explore(database, target, examples=45, steps=50)
     database.close()
 
 
@@ -783,4 +783,4 @@ def test_every_job_crosses_once_from_innodb(innodb: MariaDBDatabase, target: Tar
 
 
 def test_every_job_crosses_once_from_myisam(myisam: MariaDBDatabase, target: Target) -> None:
-    explore(myisam, target, examples=60, steps=40)
+    explore(myisam, target, examples=45, steps=40)

@@ -130,7 +130,7 @@ def test_what_stays_in_resque_is_told(
     assert len(resque.queue(QUEUE)) == 4
     shown = cli("rollback", "--include-native")
     assert "cutover back --func 'Worker::Mail'" in shown.stdout
-    assert "rollback --include-native " in cli("status").stdout
+    assert cli("status", "--json").json()["history"][0]["options"]["include_native"] is True
     database.execute("DELETE FROM job WHERE arg = '{}'")
     put_step(redis_server, Step.SWITCHED, guard=KeyGuard.BOTH)
     assert rollback("--include-native", status=1)["returned"] == 1

@@ -25,8 +25,8 @@ PROMPT_SECONDS = 15
 @pytest.mark.parametrize(
     ("database", "number", "jobs"),
     [
-        ("innodb", signal.SIGINT, 100_000),
-        ("innodb", signal.SIGTERM, 100_000),
+        ("innodb", signal.SIGINT, 50_000),
+        ("innodb", signal.SIGTERM, 50_000),
         ("myisam", signal.SIGINT, 30_000),
         ("sqlite", signal.SIGINT, 30_000),
     ],
