@@ -147,10 +147,8 @@ class Background:
             if look.at > now:
                 continue
             rows = list(look.rows)
-            while rows and self._is_there(rows[0]):
-                committed = rows.pop(0)
-                if not committed.crossing.due:
-                    self._handing.hand_off(committed.side, committed.crossing.job, committed.side.binding())
+            while rows and self._settles(rows[0]):
+                del rows[0]
                 self._ended(1)
             number = look.look + 1
             if rows and number < len(LOOKS_SECONDS):
@@ -158,6 +156,18 @@ class Background:
             else:
                 self._ended(len(rows))
         return later
+
+    def _settles(self, committed: Committed) -> bool:
+        """Hand a row off once it is there. False: it is to be looked for again."""
+        if not self._is_there(committed):
+            return False
+        if not committed.crossing.due:
+            try:
+                bound = committed.side.binding()
+            except MigrateError:
+                return False
+            self._handing.hand_off(committed.side, committed.crossing.job, bound)
+        return True
 
     @staticmethod
     def _is_there(committed: Committed) -> bool:

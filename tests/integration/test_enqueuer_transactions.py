@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 from migrate import AsyncEnqueuer, DuplicateJob, Enqueuer
 from migrate.dualwrite.background import Committed
 from migrate.errors import Unavailable, Untranslatable, UsageError
+from migrate.qudo.binding import Binding
 from migrate.resque.steps import KeyGuard, Step
 from tests.conftest import WriteConfig
 from tests.integration.dualwriting import FUNC, QUEUE, configured, put_step, queued
@@ -223,6 +225,25 @@ def test_no_job_of_a_transaction_overtakes_another(
             jobs.enqueue(FUNC, {"n": number}, session=session)
     assert jobs.flush()
     assert numbers(resque) == [0, 1, 2]
+
+
+def test_a_source_that_is_away_for_a_moment_after_the_commit_counts_no_job_twice(
+    jobs: Enqueuer, engine: Engine, source: Database, resque: Resque, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = jobs._sides["main"]
+    with Session(engine) as session, session.begin():
+        for number in range(2):
+            jobs.enqueue(FUNC, {"n": number}, session=session)
+        binding, calls = side.binding, count(1)
+
+        def away_for_the_second() -> Binding:
+            if next(calls) == 2:
+                raise Unavailable("source main: away")
+            return binding()
+
+        monkeypatch.setattr(side, "binding", away_for_the_second)
+    assert jobs.flush()
+    assert numbers(resque) == [0, 1]
 
 
 # --- asyncio ---
