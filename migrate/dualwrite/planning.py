@@ -62,18 +62,13 @@ def plan(
     now = int(time.time())
     asked = request(func, uniqkey, priority, run_after, now)
     note = known.steps.notes.get(func)
-    native = note is not None and note.step is Step.RESQUE
-    if native and in_transaction and asked.key is not None and note is not None and note.guard is KeyGuard.REDIS:
-        raise UsageError(
-            f"enqueue {func}: its uniqkeys are held in Redis alone by now, and a transaction's job needs the source",
-            advice="enqueue after the commit; or qudo-migrate cutover back, to step switched",
-        )
-    if native and not in_transaction:
+    on_resque = note is not None and note.step is Step.RESQUE
+    if on_resque and not in_transaction:
         data, serializer = side.native_arg(func, arg)
         new = NewJob(0, data, asked.key, now, now + run_after, priority)
         return Planned(side, asked, Step.RESQUE, note, new, serializer, native=side.native(func, new, serializer))
     data, serializer = side.arg(func, arg)
-    step = Step.SWITCHED if native else taken_step(note, func, uniqkey, data)
+    step = Step.SWITCHED if on_resque else taken_step(note, func, uniqkey, data)
     new = NewJob(side.func_id(func), data, asked.key, now, now + run_after, priority)
     if step is not Step.SWITCHED:
         return Planned(side, asked, step, note, new, serializer)

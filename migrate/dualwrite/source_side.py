@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple, TypeAlias
 
 import msgspec
-from sqlalchemy import Select, insert, literal, select
 
 from migrate.config import Config, Delayed, Route
 from migrate.decision import Decision, decide
@@ -19,9 +18,9 @@ from migrate.engine.batches import Batches
 from migrate.engine.routing import MOST_TRANSLATORS, Routing
 from migrate.errors import Contention
 from migrate.jobs import Identity, QudoJob, ResqueJob
-from migrate.qudo import binding, ddl, outbox, reading, tables
+from migrate.qudo import binding, ddl, outbox, reading
 from migrate.qudo.binding import Binding
-from migrate.qudo.enqueueing import NewJob, Writer
+from migrate.qudo.enqueueing import NewJob, Writer, make_func
 from migrate.qudo.serializers import Serializer
 from migrate.qudo.serializers.encoding import encode
 from migrate.qudo.source import Source
@@ -90,12 +89,7 @@ class SourceSide:
         return next((func_id for func_id, name in names.items() if readable(name) == func), None)
 
     def _make_func(self, func: str) -> int:
-        name: str | bytes = func if self.source.is_sqlite else func.encode()
-        try:
-            with self.source.writing() as connection:
-                connection.execute(insert(tables.func).from_select(["name"], _constant(name)))
-        except Contention:
-            pass  # another process was faster
+        make_func(self.source, func)
         found = self._find_func(func)
         if found is None:
             raise Contention(f"source {self.source.name}: the row of func {func} is gone")
@@ -241,10 +235,6 @@ def _encoded(value: object, serializer: Serializer) -> tuple[bytes | None, Seria
     if serializer is Serializer.AUTO:
         serializer = Serializer.JSON if isinstance(value, (dict, list, tuple)) else Serializer.RAW
     return arg, serializer
-
-
-def _constant(value: str | bytes) -> Select[tuple[object]]:
-    return select(literal(value))
 
 
 def _replaced(decision: Decision, **changes: object) -> Decision:

@@ -26,7 +26,7 @@ from migrate.qudo.enqueueing import Statements
 from migrate.qudo.faults import translated
 from migrate.qudo.unique_keys import InQudo, Pending
 from migrate.resque.enqueueing import KeyHeld
-from migrate.resque.steps import Step
+from migrate.resque.steps import KeyGuard, Step
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, scoped_session
@@ -116,6 +116,12 @@ class Transactions:
 
     def enqueue(self, joined: Joined, planned: Planned, handing: Handing) -> Receipt:
         """Write the row in the caller's transaction. Raises as `Enqueuer.enqueue`."""
+        if planned.new.uniqkey is not None and planned.guard is KeyGuard.REDIS:
+            raise UsageError(
+                f"enqueue {planned.asked.func}: its uniqkeys are held in Redis alone by now, and a transaction's job"
+                " needs the source",
+                advice="enqueue after the commit; or qudo-migrate cutover back, to step switched",
+            )
         side, name = joined.side, joined.side.source.name
         _begin_sqlite(joined.connection)
         statements = self._statements_for(joined)

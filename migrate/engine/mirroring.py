@@ -112,7 +112,7 @@ class _OneSource:
 
     def _problem(self, shadow: Shadow, row: Twin | None, job: Any) -> str | None:
         func, arg = shadow.func, shadow.arg if row is None else row.arg
-        func_id = next((key for key, name in self._routing.names.items() if name == func), 0)
+        func_id = self._routing.func_id(func) or 0
         if row is not None and row.func_id != func_id:
             return f"func: the row is {self._routing.name(row.func_id)}'s"
         route = self._config.route_for(func)

@@ -20,7 +20,7 @@ from migrate.engine.routing import Routing
 from migrate.errors import Untranslatable
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import returning_native
-from migrate.qudo.enqueueing import NewJob
+from migrate.qudo.enqueueing import NewJob, make_func
 from migrate.qudo.returning_native import NativeRow
 from migrate.qudo.serializers import Serializer
 from migrate.qudo.serializers.encoding import encode
@@ -159,14 +159,12 @@ class Natives:
 
     def _func_id(self, func: str, *, make: bool) -> int:
         """0 where Qudo doesn't know it and it isn't to be made."""
-        for attempt in range(2 if make else 1):
-            found = next((func_id for func_id, name in self._routing.names.items() if name == func), None)
-            if found is not None:
-                return found
-            if make and not attempt:
-                returning_native.make_func(self._source, func)
-                self._routing.refresh()
-        return 0
+        found = self._routing.func_id(func)
+        if found is None and make:
+            make_func(self._source, func)
+            self._routing.refresh()
+            found = self._routing.func_id(func)
+        return found or 0
 
 
 def _number(value: Any) -> int:

@@ -112,6 +112,10 @@ class Routing:
         routed = self._routed.get(func_id)
         return routed.name if routed else f"(unknown func id {func_id})"
 
+    def func_id(self, name: str) -> int | None:
+        """The id of the func of this name; None: Qudo doesn't know it, or not yet."""
+        return next((func_id for func_id, routed in self._routed.items() if routed.name == name), None)
+
     def held_state(self, row: Row, now: int) -> RowState | None:
         """IN_FLIGHT or KEPT for a row that doesn't move whatever it holds, else None."""
         routed = self.known(row.func_id)

@@ -1,5 +1,5 @@
-"""The way back of jobs that were born in Resque: rows of `job` that no outbox row stands behind. Writes `job`, `func`
-and our notes.
+"""The way back of jobs that were born in Resque: rows of `job` that no outbox row stands behind. Writes `job` and
+our notes.
 
 The note in `qudo_migrate_returned` is written by the transaction that inserts the row, and its primary key lets one
 rollback of several do that. A note goes only after Redis has forgotten the job; so who has written a note asks Redis
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
 
 from migrate.errors import Contention
@@ -39,16 +39,6 @@ class GivenNatives(NamedTuple):
 
     returned: set[Identity]  #: in `job`, now or since an earlier pass
     collided: bool = False  #: a uniqkey of theirs is held in `job`: nothing of this call was returned
-
-
-def make_func(source: Source, name: str) -> None:
-    """Make the row of a func that Qudo doesn't know."""
-    value: str | bytes = name if source.is_sqlite else name.encode()
-    try:
-        with source.writing() as connection:
-            connection.execute(insert(tables.func).from_select(["name"], select(literal(value))))
-    except Contention:
-        return  # another process was faster
 
 
 def held(source: Source, rows: Iterable[NativeRow]) -> set[Identity]:
