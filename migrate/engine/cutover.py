@@ -7,24 +7,21 @@ preconditions hold for all funcs asked for; `force` takes it all the same, and n
 from __future__ import annotations
 
 import fnmatch
-import socket
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
 
 from migrate.config import Config
-from migrate.engine import binding
+from migrate.engine import binding, step_changes
 from migrate.engine.followers import Followers, ProcessStatus
 from migrate.engine.preconditions import Preconditions
-from migrate.engine.recording import operator, record
+from migrate.engine.recording import record
 from migrate.engine.results import ErrorLine
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import SIGNALLED, Stop
 from migrate.errors import MigrateError, Refused, ServerError, UsageError
-from migrate.qudo import step_notes
 from migrate.qudo.source import Source
-from migrate.qudo.step_notes import StoredStep
 from migrate.resque import steps
 from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
 from migrate.resque.target import Target
@@ -189,7 +186,7 @@ class _Cutover:
         # Keys first: before and after a job may be born in Resque, every process must look on both sides.
         crossing = [func for func, (step, _) in wanted.items() if _crosses(known.notes.get(func), step)]
         first = {
-            func: self._note(known, (known.notes[func].step, known.notes[func].percent), KeyGuard.BOTH)
+            func: step_changes.new_note(known, known.notes[func].step, known.notes[func].percent, KeyGuard.BOTH)
             for func in crossing
             if func in known.notes and known.notes[func].guard is not KeyGuard.BOTH
         }
@@ -207,7 +204,7 @@ class _Cutover:
             note = known.notes.get(func)
             guard = KeyGuard.BOTH if func in crossing else self._preconditions.settled_guard(func, note)
             if note is None or (note.step, note.percent, note.guard) != (step, percent, guard):
-                notes[func] = self._note(known, (step, percent), guard)
+                notes[func] = step_changes.new_note(known, step, percent, guard)
         if notes:
             known = self._put(notes, known)
             self._changed = sorted(notes)
@@ -225,23 +222,8 @@ class _Cutover:
                     raise
                 self._notice(source, error)
 
-    def _note(self, known: Steps, place: tuple[Step, int], guard: KeyGuard) -> StepNote:
-        step, percent = place
-        return steps.new_note(step, percent, guard, known=known.version, user=operator(), host=socket.gethostname())
-
     def _put(self, notes: Mapping[str, StepNote], known: Steps) -> Steps:
-        if steps.put(self._target, notes, known=known.version) is None:
-            raise Refused("somebody else has moved a step at this moment", advice="look, then try again")
-        stored = [
-            StoredStep(func, str(note.step), note.percent, str(note.guard), note.version)
-            for func, note in notes.items()
-        ]
-        for source in self._sources:
-            try:
-                step_notes.write(source, stored)
-            except MigrateError as error:
-                self._notice(source, error)
-        return steps.read(self._target)
+        return step_changes.put(self._target, self._sources, notes, known, self._notice)
 
     def _result(self, known: Steps, funcs: Sequence[str]) -> CutoverResult:
         if self._stop.requested:

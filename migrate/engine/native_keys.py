@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import socket
 from collections.abc import Sequence
 
 from migrate.config import SourceConfig
+from migrate.engine import step_changes
 from migrate.engine.followers import Followers
-from migrate.engine.recording import operator
 from migrate.engine.stopping import Stop
-from migrate.errors import MigrateError, Refused
-from migrate.qudo import step_notes
+from migrate.errors import Refused
 from migrate.qudo.source import Source
-from migrate.qudo.step_notes import StoredStep
 from migrate.resque import steps
 from migrate.resque.steps import KeyGuard, Step
 from migrate.resque.target import Target
@@ -39,21 +36,11 @@ def guard_both(
     }
     if not alone:
         return []
-    host = socket.gethostname()
-    notes = {
-        func: steps.new_note(note.step, note.percent, KeyGuard.BOTH, known=known.version, user=operator(), host=host)
-        for func, note in alone.items()
-    }
-    version = steps.put(target, notes, known=known.version)
-    if version is None:
-        raise Refused("somebody else has moved a step at this moment", advice="look, then try again")
-    stored = [
-        StoredStep(func, str(note.step), note.percent, str(note.guard), note.version) for func, note in notes.items()
-    ]
-    for config in sources:
-        source = Source(config.name, config.url)
-        with contextlib.closing(source), contextlib.suppress(MigrateError):  # its own rollback says what is wrong
-            step_notes.write(source, stored)
+    notes = {func: step_changes.new_note(known, note.step, note.percent, KeyGuard.BOTH) for func, note in alone.items()}
+    with contextlib.ExitStack() as ends:
+        opened = [ends.enter_context(contextlib.closing(Source(each.name, each.url))) for each in sources]
+        # What is wrong with a source, its own rollback says.
+        version = step_changes.put(target, opened, notes, known, lambda _source, _error: None).version
     followers = Followers(target, stop)
     followers.wait(version)
     if not (late := followers.late(version)):
