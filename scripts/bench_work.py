@@ -44,26 +44,20 @@ def latency(arg):
 """
 
 
-def bare(redis: Redis, jobs: int) -> float:
-    """Jobs a second of a loop that pops, decodes and does nothing: no note, no wall, and lost if it dies."""
+def bare(redis: Redis, jobs: int, *, fork: bool = False) -> float:
+    """Jobs a second of a loop that pops, decodes and does nothing: no note, no wall, and lost if it dies.
+
+    `fork`: with a child for each job that ends at once: what a fork of a small process costs here.
+    """
     fill(redis, jobs)
     began = time.perf_counter()
     for _ in range(jobs):
         text: Any = redis.lpop(QUEUE)
         json.loads(text)
-    return jobs / (time.perf_counter() - began)
-
-
-def bare_fork(redis: Redis, jobs: int) -> float:
-    """The same with a child for each job that does nothing at all: what a fork of a small process costs here."""
-    fill(redis, jobs)
-    began = time.perf_counter()
-    for _ in range(jobs):
-        text: Any = redis.lpop(QUEUE)
-        json.loads(text)
-        if (pid := os.fork()) == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
+        if fork:
+            if (pid := os.fork()) == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
     return jobs / (time.perf_counter() - began)
 
 
@@ -151,7 +145,7 @@ def measure(folder: Path, *, jobs: int) -> dict[str, Any]:
         loop = bare(redis, jobs * 3)
         figures: dict[str, Any] = {
             "work_bare_lpop_jobs_per_second": round(loop),
-            "work_bare_lpop_and_fork_jobs_per_second": round(bare_fork(redis, jobs)),
+            "work_bare_lpop_and_fork_jobs_per_second": round(bare(redis, jobs, fork=True)),
         }
         for name, options in WAYS.items():
             with pool(folder, *options) as pid:
