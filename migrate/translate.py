@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -29,7 +28,7 @@ _LEVELS_AROUND = 3
 _BLANKS = " \t\r\n"
 
 
-class Translation(NamedTuple):
+class Translation(msgspec.Struct, frozen=True, gc=False):
     """A job as Resque will get it, and what a lead should know of the way it was made (names, never values)."""
 
     job: ResqueJob
@@ -47,8 +46,9 @@ class Translator:
         facts = FACTS[decision.dialect]
         self._facts = facts
         name, queue = _encode(decision.class_), _encode(decision.queue)
-        self._head = b'{"class":' + name + b',"args":'
-        self._qudo = b',"qudo":{"source":' + _encode(source)
+        self.head = b'{"class":' + name + b',"args":'  #: what stands before the args
+        self._origin = b',"qudo":{"source":' + _encode(source)
+        self._qudo = self._origin.replace(b"%", b"%%")
         self._spreads = decision.args is Args.SPREAD
         self._max_depth = facts.max_depth - _LEVELS_AROUND
         order = dict(zip(("class", "args", "queue"), (name, None, queue), strict=True))
@@ -60,24 +60,35 @@ class Translator:
 
         Raises Untranslatable with the reason.
         """
+        form = self.form(job.uniqkey, job.run_after, job.retry_cnt, job.priority, now)
+        return form.fill(job.id, job.enqueue_time, job.arg, identity)
+
+    def form(self, uniqkey: bytes | None, run_after: int, retry_cnt: int, priority: int, now: int) -> Form:
+        """The form of all jobs with these values, at this second."""
         decision = self.decision
-        args, findings = self._args(job.arg)
-        early = job.run_after > now
-        extras = self._extras(job, identity, early)
-        payload = self._head + args + extras + b"}"
-        if not early or decision.delayed is not Delayed.SCHEDULER:
-            return Translation(ResqueJob(identity, decision.queue, payload, func=decision.func), findings)
-        tail = extras if self._facts.delayed_extras else b""
-        text = self._delayed_head + args + self._delayed_tail + tail + b"}"
-        return Translation(ResqueJob(identity, decision.queue, payload, job.run_after, text, decision.func), findings)
+        early = run_after > now
+        kept = [self._named]
+        if uniqkey is not None:
+            kept.append(b',"uniqkey":' + _encode(readable(uniqkey)).replace(b"%", b"%%"))
+        if priority:
+            kept.append(b',"priority":%d' % priority)
+        if retry_cnt:
+            kept.append(b',"retry_cnt":%d' % retry_cnt)
+        behind = [b"}"]
+        if self._facts.retry_keys and decision.max_retry:
+            behind.append(b',"max_retry":%d,"retry_count":%d' % (decision.max_retry, retry_cnt))
+        if early and decision.delayed is Delayed.START_TIME:
+            behind.append(b',"start_time":%d' % run_after)
+        waits = early and decision.delayed is Delayed.SCHEDULER
+        return Form(self, (self._qudo, b"".join(kept), b"".join(behind) + b"}"), run_after if waits else 0)
 
     def translate_failure(self, failure: QudoFailure) -> ResqueFailure:
         """Make an entry of Resque's list of failures, so that resque-web shows it and can requeue it.
 
         Raises Untranslatable with the reason.
         """
-        args, _ = self._args(failure.arg)
-        parts = [self._head, args, self._qudo, b',"exception_log":%d' % failure.id]
+        args, _ = self.args(failure.arg)
+        parts = [self.head, args, self._origin, b',"exception_log":%d' % failure.id]
         if failure.uniqkey is not None:
             parts.append(b',"uniqkey":' + _encode(readable(failure.uniqkey)))
         parts.append(b"}")
@@ -100,8 +111,8 @@ class Translator:
             text = stringify(text) or text
         return ResqueFailure(failure.id, failure.time, fingerprint(failure), text)
 
-    def _args(self, arg: bytes | None) -> tuple[bytes, tuple[Finding, ...]]:
-        """The text of Resque's list of arguments, and what is worth knowing of it."""
+    def args(self, arg: bytes | None) -> tuple[bytes, tuple[Finding, ...]]:
+        """The text of Resque's list of arguments, and what is worth knowing of it. Raises Untranslatable."""
         decision = self.decision
         value = to_json(
             arg,
@@ -117,27 +128,49 @@ class Translator:
         spread = self._spreads and value.text.lstrip()[:1] == b"["
         return value.text if spread else b"[" + value.text + b"]", findings
 
-    def _extras(self, job: QudoJob, identity: Identity, early: bool) -> bytes:
-        """The keys behind class and args: where the job came from, and what its dialect reads."""
-        parts = [self._qudo]
-        if job.id is not None:
-            parts.append(b',"id":%d' % job.id)
-        parts.append(self._named % identity)
-        if job.uniqkey is not None:
-            parts.append(b',"uniqkey":' + _encode(readable(job.uniqkey)))
-        if job.priority:
-            parts.append(b',"priority":%d' % job.priority)
-        if job.retry_cnt:
-            parts.append(b',"retry_cnt":%d' % job.retry_cnt)
-        if job.enqueue_time:
-            parts.append(b',"enqueue_time":%d' % job.enqueue_time)
-        parts.append(b"}")
-        decision = self.decision
-        if self._facts.retry_keys and decision.max_retry:
-            parts.append(b',"max_retry":%d,"retry_count":%d' % (decision.max_retry, job.retry_cnt))
-        if early and decision.delayed is Delayed.START_TIME:
-            parts.append(b',"start_time":%d' % job.run_after)
-        return b"".join(parts)
+    def waiting(self, args: bytes, extras: bytes) -> bytes:
+        """The text for the delayed layout."""
+        tail = extras if self._facts.delayed_extras else b"}"
+        return self._delayed_head + args + self._delayed_tail + tail
+
+
+class Form:
+    """The payloads of jobs that differ only in id, enqueue time and arg: what stands between these is made once."""
+
+    def __init__(self, translator: Translator, parts: tuple[bytes, bytes, bytes], due: int) -> None:
+        """`parts`: patterns for what stands before id, from there to the enqueue time, and behind it.
+
+        `due`: 0 for jobs that go to their queue at once.
+        """
+        self._args = translator.args
+        self._waiting = translator.waiting
+        self._head = translator.head
+        self._queue, self._func = translator.decision.queue, translator.decision.func
+        self._parts = parts
+        self._usual = b'%b,"id":%%d%b,"enqueue_time":%%d%b' % parts
+        self._due = due
+
+    def fill(self, job_id: int | None, enqueue_time: int | None, arg: bytes | None, identity: Identity) -> Translation:
+        """One job. Raises Untranslatable with the reason."""
+        args, findings = self._args(arg)
+        if job_id is not None and enqueue_time:
+            extras = self._usual % (job_id, *identity, enqueue_time)
+        else:
+            extras = self._unusual(job_id, enqueue_time, identity)
+        payload = self._head + args + extras
+        if not self._due:
+            return Translation(ResqueJob(identity, self._queue, payload, func=self._func), findings)
+        waiting = self._waiting(args, extras)
+        return Translation(ResqueJob(identity, self._queue, payload, self._due, waiting, self._func), findings)
+
+    def _unusual(self, job_id: int | None, enqueue_time: int | None, identity: Identity) -> bytes:
+        """The extras of a job that lacks one of them."""
+        before, between, behind = self._parts
+        if job_id is not None:
+            before += b',"id":%d' % job_id
+        if enqueue_time:
+            behind = b',"enqueue_time":%d' % enqueue_time + behind
+        return (before + between + behind) % identity
 
 
 def expected_args(job: QudoJob, decision: Decision) -> Sequence[object]:

@@ -9,26 +9,30 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+import msgspec
+
+from migrate.decision import Decision
 from migrate.engine.batches import Batches
 from migrate.engine.pacing import CHUNK_BYTES, ChunkSize
 from migrate.engine.pausing import PauseWatch
 from migrate.engine.remaining import Remaining
 from migrate.engine.results import Tally, UntranslatableJob
-from migrate.engine.routing import Routing, RowState
+from migrate.engine.routing import Routing, RowState, form_of
 from migrate.engine.stopping import Stop
 from migrate.errors import Untranslatable
 from migrate.jobs import ResqueJob
 from migrate.qudo import reading
 from migrate.qudo.moving import Candidate
-from migrate.qudo.reading import FreeRows, Row
+from migrate.qudo.reading import FreeRows, Row, Shape
 from migrate.qudo.serializers import Finding
 from migrate.qudo.source import Source
+from migrate.translate import Form
 
 #: Seconds between two looks at which funcs apps still enqueue.
 LIVE_FUNCS_SECONDS = 5.0
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A row that would move, and what Resque would get."""
 
     candidate: Candidate
@@ -36,6 +40,14 @@ class Prepared(NamedTuple):
     func: str
     findings: tuple[Finding, ...]
     arg: bytes | None
+
+
+class _Moves(NamedTuple):
+    """How rows of one shape move."""
+
+    form: Form
+    decision: Decision
+    unique: bool  #: their uniqkey is kept
 
 
 class Walk(Protocol):
@@ -78,6 +90,7 @@ class Chooser:
         self._watch = watch
         self._remaining = remaining
         self.paused: set[int] = set()  #: func ids that were paused at any time of this pass
+        self._manners: dict[Shape, _Moves | RowState] = {}  # of this page's rows
         self._live_funcs: set[int] = set()
         self._look_again = 0.0
         self.decisions: dict[int, str] = {}  #: the texts of all decisions met, by id
@@ -101,7 +114,9 @@ class Chooser:
             prepared = self._prepare(row, now)
             if prepared is None:
                 continue
-            alone = not self._together and (row.id in self.alone or self._goes_alone(row))
+            alone = not self._together and (
+                row.id in self.alone or (prepared.candidate.unique and self._goes_alone(row))
+            )
             other_batch = bool(chunk) and chunk[0].job.identity.batch != prepared.job.identity.batch
             if chunk and (alone or other_batch or chunk_bytes + row.arg_bytes > CHUNK_BYTES):
                 yield chunk
@@ -119,6 +134,7 @@ class Chooser:
         """The rows of a walk, each with the server's second at which it was read."""
         while rows := walk.page(self._size.rows):
             self._look_at_pauses()
+            self._manners.clear()
             for row in rows:
                 if self._stop.requested:
                     return
@@ -132,8 +148,6 @@ class Chooser:
 
     def _goes_alone(self, row: Row) -> bool:
         """A row with a uniqkey whose func apps still enqueue: a larger move makes an app a deadlock's victim (seen)."""
-        if not self._routing.keeps_unique(row):
-            return False
         if time.monotonic() >= self._look_again:
             self._look_again = time.monotonic() + LIVE_FUNCS_SECONDS
             with self._source.reading() as connection:
@@ -142,25 +156,36 @@ class Chooser:
 
     def _prepare(self, row: Row, now: int) -> Prepared | None:
         """Translate one row; None when it stays. Nothing of it reaches the outbox unless it translates."""
-        if row.func_id in self.paused or (self._remaining is not None and self._remaining.knows(row, now)):
+        shape = row.shape
+        if shape.func_id in self.paused or (self._remaining is not None and self._remaining.knows(row, now)):
             return None
-        state = self._routing.held_state(row, now)
-        if state is not None:
-            self._stays(row, state)
-            return None
-        arg = reading.whole_arg(self._source, row)
-        identity = self._batches.take()
         try:
-            translator, translation = self._routing.translate(row, arg, identity, now)
+            moves = self._manners.get(shape)
+            if moves is None:
+                moves = self._manners[shape] = self._manner(row, now)
+            if isinstance(moves, RowState):
+                self._stays(row, moves)
+                return None
+            arg = row.arg if row.arg is not None else reading.whole_arg(self._source, row)
+            identity = self._batches.take()
+            translation = moves.form.fill(row.id, row.enqueue_time, arg, identity)
         except Untranslatable as error:
-            name = self._routing.name(row.func_id)
+            name = self._routing.name(shape.func_id)
             self._tally.list_untranslatable(UntranslatableJob(self._source.name, row.id, name, error.message))
             self._stays(row, RowState.UNTRANSLATABLE)
             return None
-        decision = translator.decision
-        self.decisions.setdefault(decision.id, decision.text)
-        candidate = Candidate(row, identity.seq, decision.id, self._routing.keeps_unique(row))
-        return Prepared(candidate, translation.job, decision.func, translation.findings, arg)
+        candidate = Candidate(row, identity.seq, moves.decision.id, moves.unique)
+        return Prepared(candidate, translation.job, moves.decision.func, translation.findings, arg)
+
+    def _manner(self, row: Row, now: int) -> _Moves | RowState:
+        """How rows of this row's shape move, or the state in which they stay. Raises Untranslatable."""
+        state = self._routing.held_state(row, now)
+        if state is not None:
+            return state
+        translator = self._routing.translator(row)
+        self.decisions.setdefault(translator.decision.id, translator.decision.text)
+        unique = self._routing.keeps_unique(row)
+        return _Moves(form_of(translator, row.shape, now), translator.decision, unique)
 
     def _stays(self, row: Row, state: RowState) -> None:
         if self._remaining is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from migrate.qudo import outbox_pages, reading
 from migrate.qudo.outbox_pages import MovedRow
 from migrate.qudo.reading import Row
@@ -47,7 +49,7 @@ class LookAlikes:
             self._rows.clear()
         elif row.enqueue_time is not None:
             likeness = _likeness(row)
-            self._rows.setdefault(likeness, row._replace(arg=likeness.arg))
+            self._rows.setdefault(likeness, msgspec.structs.replace(row, arg=likeness.arg))
 
     def __bool__(self) -> bool:
         return bool(self._rows)

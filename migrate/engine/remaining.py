@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 from migrate.engine.routing import RowState
@@ -122,6 +122,6 @@ class Remaining:
                 del self._waiters[known.holder]
 
 
-def _mark(row: Sequence[object]) -> int:
+def _mark(row: Row) -> int:
     """Of all but the arg, which Qudo never changes."""
-    return hash(tuple(row[:9]))
+    return hash((row.header, row.arg_bytes))

@@ -15,10 +15,10 @@ from migrate.engine.step_watch import StepWatch
 from migrate.errors import Untranslatable
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import reading
-from migrate.qudo.reading import Row, Selection
+from migrate.qudo.reading import Row, Selection, Shape
 from migrate.qudo.serializers import Detection, Serializer, detect_func
 from migrate.qudo.source import Source
-from migrate.translate import Translation, Translator, readable
+from migrate.translate import Form, Translation, Translator, readable
 
 #: Rows of a func that are looked at to learn its serializer.
 SAMPLE_ROWS = 100
@@ -154,8 +154,7 @@ class Routing:
     def translate(self, row: Row, arg: bytes | None, identity: Identity, now: int) -> tuple[Translator, Translation]:
         """Translate a row. Raises Untranslatable."""
         translator = self.translator(row)
-        record = row.job(self._source.name, translator.decision.func, arg)
-        return translator, translator.translate(record, identity, now)
+        return translator, form_of(translator, row.shape, now).fill(row.id, row.enqueue_time, arg, identity)
 
     def translate_moved(self, job: QudoJob, decision_text: str, identity: Identity, now: int) -> Translation:
         """Translate a row of the outbox by the decision under which it moved."""
@@ -180,3 +179,8 @@ class Routing:
                 rows = reading.samples(self._source, connection, func_id, SAMPLE_ROWS)
             self._detected[func_id] = detect_func(row.arg for row in rows if not row.is_large)
         return self._detected[func_id]
+
+
+def form_of(translator: Translator, shape: Shape, now: int) -> Form:
+    """The form of rows of this shape."""
+    return translator.form(shape.uniqkey, shape.run_after, shape.retry_cnt, shape.priority, now)

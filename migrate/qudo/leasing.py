@@ -101,7 +101,7 @@ def _claim(source: Source, connection: Connection, by_job_id: Mapping[int, Candi
         query = select(job.id, header(source)).where(among(part), job.grabbed_until == MOVE_LEASE).order_by(job.id)
         for job_id, text in connection.execute(query, execution_options=UNCACHED):
             candidate = by_job_id[job_id]
-            if text == candidate.row._replace(grabbed_until=MOVE_LEASE).header:
+            if text == candidate.row.header_under(MOVE_LEASE):
                 claimed.append(candidate.row.id)
             else:
                 changed.append(candidate)

@@ -11,21 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import (
-    BigInteger,
     Connection,
     Delete,
+    Insert,
     LargeBinary,
     Select,
-    TextClause,
     cast,
     delete,
     func,
     insert,
-    literal,
     literal_column,
     select,
-    text,
 )
 
 from migrate.errors import Contention
@@ -33,15 +31,16 @@ from migrate.failpoints import reach
 from migrate.qudo import binding, pending, reading, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
-from migrate.qudo.picking import UNCACHED, among, by_id, by_primary_key, id_lists
+from migrate.qudo.picking import by_id_text, by_primary_key, id_lists, listed
 from migrate.qudo.reading import Row, job
 from migrate.qudo.source import Source
+from migrate.qudo.templates import among_place, place, template
 
 #: Between the headers of a list, and at the end of each.
 _LINE_END, _COMPLETE = "\n", "."
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A free row that translates, and where it would go."""
 
     row: Row
@@ -63,27 +62,31 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
 
     Raises Contention (nothing moved, try again) and Unavailable (unknown: recovery finds out).
     """
-    by_job_id = {candidate.row.id: candidate for candidate in candidates}
-    ids = sorted(by_job_id)
+    ordered = sorted(candidates, key=_job_id)
     with source.writing() as connection:
         held = binding.read(connection)
-        unchanged = _lock_unchanged(source, connection, ids, by_job_id)
+        leaving = _lock_unchanged(source, connection, ordered)
         reach("move.locked")
-        waiting = _waiting(source, connection, [key for key in unchanged if by_job_id[key].unique])
-        staying = {waiter.job_id for waiter in waiting}
-        leaving = [key for key in unchanged if key not in staying]
+        waiting = _waiting(source, connection, [candidate.row.id for candidate in leaving if candidate.unique])
+        if waiting:
+            staying = {waiter.job_id for waiter in waiting}
+            leaving = [candidate for candidate in leaving if candidate.row.id not in staying]
         if leaving:
-            used = {by_job_id[key].decision for key in leaving}
+            used = {candidate.decision for candidate in leaving}
             record_decisions(connection, {key: decisions[key] for key in used})
-            record_chunk(source, connection, chunk_of(batch, [by_job_id[key].seq for key in leaving]))
+            record_chunk(source, connection, chunk_of(batch, [candidate.seq for candidate in leaving]))
             reach("move.recorded")
             for part in id_lists(source, leaving):
-                copy_rows(source, connection, batch, [by_job_id[key] for key in part])
+                copy_rows(source, connection, batch, part)
                 reach("move.copied")
-                _take_away(source, connection, part)
+                _take_away(source, connection, [candidate.row.id for candidate in part])
             reach("move.deleted")
     reach("move.committed")
-    return Moved(frozenset(by_job_id[key].seq for key in leaving), tuple(waiting), held)
+    return Moved(frozenset([candidate.seq for candidate in leaving]), tuple(waiting), held)
+
+
+def _job_id(candidate: Candidate) -> int:
+    return candidate.row.id
 
 
 def chunk_of(batch: int, seqs: Sequence[int], state: ChunkState = ChunkState.READY) -> Chunk:
@@ -91,33 +94,33 @@ def chunk_of(batch: int, seqs: Sequence[int], state: ChunkState = ChunkState.REA
     return Chunk(batch, min(seqs), max(seqs), len(seqs), state)
 
 
-def locking_query(source: Source, ids: Sequence[int]) -> Select[Any]:
-    """Lock these rows: how many there are, and their headers as one text of lines, which the server may have cut short.
+def locking(source: Source) -> Select[Any]:
+    """Lock rows: how many there are, and their headers as one text of lines, which the server may have cut short.
 
     One text, because PyMySQL takes longer for nine hundred rows than the server for locking them.
     """
     lines = func.aggregate_strings(reading.header(source, literal_column(f"'{_COMPLETE}'")), _LINE_END)
-    return by_primary_key(select(func.count(), lines).where(among(ids)), tables.job).with_for_update()
+    return by_primary_key(select(func.count(), lines).where(among_place("ids")), tables.job).with_for_update()
 
 
-def _lock_unchanged(
-    source: Source, connection: Connection, ids: Sequence[int], by_job_id: Mapping[int, Candidate]
-) -> list[int]:
-    """Lock the rows by id and keep those that nobody changed or took; sorted by id."""
-    kept: list[int] = []
-    parts = [*id_lists(source, ids)][::-1]
+def _lock_unchanged(source: Source, connection: Connection, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Lock the rows (sorted by id) and keep those that nobody changed or took."""
+    kept: list[Candidate] = []
+    parts = [*id_lists(source, candidates)][::-1]
     while parts:
         part = parts.pop()
-        count, text = connection.execute(locking_query(source, part), execution_options=UNCACHED).one()
-        expected = [f"{by_job_id[job_id].row.header} {_COMPLETE}" for job_id in part]
-        found = text.split(_LINE_END) if count else []
-        if found == expected:
+        ids = listed([candidate.row.id for candidate in part])
+        count, text = tuple(template(source, locking).execute(connection, ids=ids).one())
+        expected = [f"{candidate.row.header} {_COMPLETE}" for candidate in part]
+        if text == _LINE_END.join(expected):
             kept += part
-        elif count > 1 and (len(found) < count or not found[-1].endswith(_COMPLETE)):  # cut short
+            continue
+        found = text.split(_LINE_END) if count else []
+        if count > 1 and (len(found) < count or not found[-1].endswith(_COMPLETE)):  # cut short
             parts += (part[len(part) // 2 :], part[: len(part) // 2])
         else:
             there = set(found)
-            kept += [job_id for job_id, line in zip(part, expected, strict=True) if line in there]
+            kept += [candidate for candidate, line in zip(part, expected, strict=True) if line in there]
     return kept
 
 
@@ -128,17 +131,12 @@ def _waiting(source: Source, connection: Connection, ids: Sequence[int]) -> list
     return found
 
 
-def copy_rows(source: Source, connection: Connection, batch: int, candidates: Sequence[Candidate]) -> None:
-    """Copy rows (sorted by id, at most one list of them) into the outbox as they are, and hold their uniqkeys.
-
-    The bytes never leave the server: what is stored is what Qudo had. Raises Contention when a row is gone.
-    """
-    ids = [candidate.row.id for candidate in candidates]
-    seqs = [candidate.seq for candidate in candidates]
+def copying(source: Source) -> Insert:
+    """Copy rows into the outbox as they are."""
     rows = select(
-        literal(batch, BigInteger),
-        by_id(source, ids, seqs).label("seq"),
-        by_id(source, ids, [candidate.decision for candidate in candidates]).label("decision"),
+        place("batch"),
+        place("seq").label("seq"),
+        place("decision").label("decision"),
         source.clock.label("moved_at"),
         job.id,
         job.func_id,
@@ -149,10 +147,28 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         job.run_after,
         job.retry_cnt,
         job.priority,
-    ).where(among(ids))
+    ).where(among_place("ids"))
     columns = [column.name for column in tables.outbox.columns if column.name != "due"]
-    copy = insert(tables.outbox).from_select(columns, by_primary_key(rows, tables.job))
-    copied = connection.execute(copy, execution_options=UNCACHED).rowcount
+    return insert(tables.outbox).from_select(columns, by_primary_key(rows, tables.job))
+
+
+def copy_rows(source: Source, connection: Connection, batch: int, candidates: Sequence[Candidate]) -> None:
+    """Copy rows (sorted by id, at most one list of them) into the outbox, and hold their uniqkeys.
+
+    The bytes never leave the server: what is stored is what Qudo had. Raises Contention when a row is gone.
+    """
+    ids = [candidate.row.id for candidate in candidates]
+    copied = (
+        template(source, copying)
+        .execute(
+            connection,
+            batch=str(int(batch)),
+            seq=by_id_text(source, ids, [candidate.seq for candidate in candidates]),
+            decision=by_id_text(source, ids, [candidate.decision for candidate in candidates]),
+            ids=listed(ids),
+        )
+        .rowcount
+    )
     if copied != len(ids):
         raise Contention(f"source {source.name}: {len(ids) - copied} rows vanished from under a lock")
     unique = [candidate for candidate in candidates if candidate.unique and candidate.row.uniqkey is not None]
@@ -166,23 +182,27 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         )
 
 
-def deleting_query(source: Source, ids: Sequence[int]) -> Delete | TextClause:
-    """Delete these rows and touch no other: by a join with the list.
+def deleting(source: Source, ids: Sequence[int]) -> str:
+    """A statement that deletes these rows and touches no other: by a join with the list.
 
     A list that covers much of a short table is a reason for MariaDB to scan it, and a DELETE that scans waits for rows
     that open transactions have inserted (seen).
     """
     if source.is_sqlite:
-        return delete(tables.job).where(among(ids))
+        return template(source, _deleting_listed).text(ids=listed(ids))
     first, *others = map(int, ids)
-    listed = "".join(f" UNION ALL SELECT {job_id}" for job_id in others)
-    return text(
-        f"DELETE job FROM (SELECT {first} AS id{listed}) AS listed"
+    rest = "".join([f" UNION ALL SELECT {job_id}" for job_id in others])
+    return (
+        f"DELETE job FROM (SELECT {first} AS id{rest}) AS listed"
         " STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id"
     )
 
 
+def _deleting_listed(_source: Source) -> Delete:
+    return delete(tables.job).where(among_place("ids"))
+
+
 def _take_away(source: Source, connection: Connection, ids: Sequence[int]) -> None:
-    gone = connection.execute(deleting_query(source, ids), execution_options=UNCACHED).rowcount
+    gone = connection.exec_driver_sql(deleting(source, ids)).rowcount
     if gone != len(ids):
         raise Contention(f"{len(ids) - gone} rows vanished from under a lock")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, Table, TextClause, literal_column, text
 
 from migrate.qudo.source import Source
+
+Named = TypeVar("Named")
 
 #: Ids in one list. MariaDB turns lists of 1,000 and more into a join with a temporary table (seen).
 _IDS_PER_LIST = 900
@@ -22,8 +24,8 @@ _IDS_PER_LIST_SQLITE = 100
 UNCACHED: Mapping[str, Any] = MappingProxyType({"compiled_cache": None})
 
 
-def id_lists(source: Source, ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut a sorted list of ids into lists that one statement can hold."""
+def id_lists(source: Source, ids: Sequence[Named]) -> Iterator[Sequence[Named]]:
+    """Cut a list of ids, or of what has one, into lists that one statement can hold."""
     size = _IDS_PER_LIST_SQLITE if source.is_sqlite else _IDS_PER_LIST
     for start in range(0, len(ids), size):
         yield ids[start : start + size]
@@ -34,25 +36,35 @@ def among(ids: Sequence[int], column: str = "job.id") -> TextClause:
 
     A text, no expression of type Boolean: MySQL's dialect adds "= 1" to such a one, and no index serves that (seen).
     """
-    return text(f"{column} IN ({','.join(map(str, map(int, ids)))})")
+    return text(f"{column} IN ({listed(ids)})")
+
+
+def listed(ids: Sequence[int]) -> str:
+    """Ids with commas between."""
+    return ",".join(map(str, map(int, ids)))
 
 
 def by_id(source: Source, ids: Sequence[int], values: Sequence[int], column: str = "job.id") -> ColumnElement[Any]:
-    """SQL that is `values[i]` in the row whose `column` is `ids[i]`. `ids` are sorted and cover every row met.
+    """SQL that is `values[i]` in the row whose `column` is `ids[i]`. `ids` are sorted and cover every row met."""
+    return literal_column(by_id_text(source, ids, values, column))
+
+
+def by_id_text(source: Source, ids: Sequence[int], values: Sequence[int], column: str = "job.id") -> str:
+    """The same as text.
 
     MySQL: INTERVAL() finds the place by binary search, ELT() takes the value there.
     """
-    if len(set(values)) == 1:
-        return literal_column(str(int(values[0])))
+    first, count = int(values[0]), len(values)
+    if first == values[-1] and values.count(first) == count:
+        return str(first)
     if source.is_sqlite:
         cases = " ".join(f"WHEN {int(key)} THEN {int(value)}" for key, value in zip(ids, values, strict=True))
-        return literal_column(f"CASE {column} {cases} END")
-    if all(value - values[0] == place for place, value in enumerate(values)):
+        return f"CASE {column} {cases} END"
+    place = f"INTERVAL({column}, {listed(ids)})"
+    if values[-1] - first == count - 1 and list(values) == [*range(first, first + count)]:
         # MySQL wants INTERVAL() to have two arguments at least, which more than one value guarantees.
-        place = f"INTERVAL({column}, {','.join(map(str, ids))})"
-        return literal_column(f"({int(values[0]) - 1} + {place})")
-    place = f"INTERVAL({column}, {','.join(map(str, ids))})"
-    return literal_column(f"CAST(ELT({place}, {','.join(map(str, values))}) AS UNSIGNED)")
+        return f"({first - 1} + {place})"
+    return f"CAST(ELT({place}, {listed(values)}) AS UNSIGNED)"
 
 
 def by_primary_key(query: Select[*tuple[Any, ...]], table: Table) -> Select[*tuple[Any, ...]]:

@@ -6,8 +6,10 @@ Pages are key ranges (no OFFSET), each statement its own snapshot, bounded in ro
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, and_, case, cast, func, null, or_, select, text
 
 from migrate.jobs import QudoJob
@@ -33,34 +35,67 @@ class Position(NamedTuple):
     id: int
 
 
-class Row(NamedTuple):
-    """A row as a page holds it. `arg` is None for NULL, and for an arg too large to come along (`is_large`)."""
+class Shape(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What many rows have in common: all but id, enqueue time and arg. Compares as what it is, not by its values."""
 
-    id: int
     func_id: int
-    uniqkey: bytes | None
-    enqueue_time: int | None
     grabbed_until: int
     run_after: int
     retry_cnt: int
     priority: int
+    uniqkey: bytes | None
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A row as a page holds it. `arg` is None for NULL, and for an arg too large to come along (`is_large`)."""
+
+    id: int
+    enqueue_time: int | None
     arg_bytes: int
     arg: bytes | None
+    header: str  #: the text that `header` selects, for this row
+    shape: Shape
 
     @property
-    def header(self) -> str:
-        """The text that `header` selects, for this row."""
-        uniqkey = packing.NULL if self.uniqkey is None else self.uniqkey.hex().upper()
-        enqueue_time = packing.NULL if self.enqueue_time is None else self.enqueue_time
-        return (
-            f"{self.id} {self.func_id} {uniqkey} {enqueue_time} {self.grabbed_until} {self.run_after}"
-            f" {self.retry_cnt} {self.priority}"
-        )
+    def func_id(self) -> int:
+        """Into `func`."""
+        return self.shape.func_id
+
+    @property
+    def grabbed_until(self) -> int:
+        """End of the lease."""
+        return self.shape.grabbed_until
+
+    @property
+    def run_after(self) -> int:
+        """Unix second from which it is due."""
+        return self.shape.run_after
+
+    @property
+    def retry_cnt(self) -> int:
+        """How often it has failed."""
+        return self.shape.retry_cnt
+
+    @property
+    def priority(self) -> int:
+        """Higher runs first."""
+        return self.shape.priority
+
+    @property
+    def uniqkey(self) -> bytes | None:
+        """As stored."""
+        return self.shape.uniqkey
 
     @property
     def is_large(self) -> bool:
         """Whether `arg` must be read by `read_arg`."""
         return self.arg is None and self.arg_bytes > 0
+
+    def header_under(self, grabbed_until: int) -> str:
+        """What its header would be under this lease."""
+        words = self.header.split(" ")
+        words[_LEASE] = str(grabbed_until)
+        return " ".join(words)
 
     def job(self, source: str, func_name: str, arg: bytes | None) -> QudoJob:
         """The record that goes on its way."""
@@ -97,25 +132,30 @@ def is_free(now: int) -> ColumnElement[bool]:
     return job.grabbed_until <= now
 
 
+#: Which word of a header is the lease.
+_LEASE = 3
+
+
 def header(source: Source, *more: ColumnElement[Any]) -> ColumnElement[Any]:
-    """SQL for all that tells whether a row changed (its arg never does), as one text; `Row.header` is the same."""
-    return packing.words(
-        source,
-        job.id,
-        job.func_id,
-        packing.bytes_as_hex(job.uniqkey),
-        packing.number(job.enqueue_time),
-        job.grabbed_until,
-        job.run_after,
-        job.retry_cnt,
-        job.priority,
-        *more,
-    )
+    """SQL for all that tells whether a row changed (its arg never does), as one text; what rows share comes last."""
+    return packing.words(source, *_header, *more)
+
+
+_header = (
+    job.id,
+    packing.number(job.enqueue_time),
+    job.func_id,
+    job.grabbed_until,
+    job.run_after,
+    job.retry_cnt,
+    job.priority,
+    packing.bytes_as_hex(job.uniqkey),
+)
 
 
 def header_with_length(source: Source) -> ColumnElement[Any]:
-    """SQL for a header, and the bytes of the arg."""
-    return header(source, _arg_bytes)
+    """SQL for the bytes of the arg, and a header."""
+    return packing.words(source, _arg_bytes, *_header)
 
 
 def columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
@@ -128,18 +168,27 @@ def columns(source: Source, limit: int) -> tuple[ColumnElement[Any], ColumnEleme
 
 def row_of(text: str, arg: bytes | None) -> Row:
     """The row of a header with its length, and of what came along as arg."""
-    job_id, func_id, uniqkey, enqueue_time, grabbed_until, run_after, retry_cnt, priority, arg_bytes = text.split(" ")
+    arg_bytes, job_id, enqueue_time, rest = text.split(" ", 3)
     return Row(
         int(job_id),
-        int(func_id),
-        None if uniqkey == packing.NULL else bytes.fromhex(uniqkey),
         None if enqueue_time == packing.NULL else int(enqueue_time),
+        int(arg_bytes),
+        arg,
+        text[len(arg_bytes) + 1 :],
+        _shape(rest),
+    )
+
+
+@lru_cache(1024)
+def _shape(text: str) -> Shape:
+    func_id, grabbed_until, run_after, retry_cnt, priority, uniqkey = text.split(" ")
+    return Shape(
+        int(func_id),
         int(grabbed_until),
         int(run_after),
         int(retry_cnt),
         int(priority),
-        int(arg_bytes),
-        arg,
+        None if uniqkey == packing.NULL else bytes.fromhex(uniqkey),
     )
 
 

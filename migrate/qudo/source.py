@@ -17,6 +17,7 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     Integer,
     NullPool,
@@ -155,6 +156,11 @@ class Source:
             self._repeatable_read = level == "REPEATABLE READ"
             cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
         connection.commit()
+
+    @property
+    def dialect(self) -> Dialect:
+        """By which statements are compiled for this server."""
+        return self._engine.dialect
 
     def count_statements(self) -> Callable[[], int]:
         """Begin to count what is sent to the server, commits and rollbacks too; gives the number so far."""

@@ -9,8 +9,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects import mysql
 
 from migrate.qudo import moving, reading
+from migrate.qudo.picking import listed
 from migrate.qudo.reading import Position, Selection
 from migrate.qudo.source import Source
+from migrate.qudo.templates import template
 from tests.qudo_app.enqueueing import fill
 from tests.servers import MariaDBDatabase
 
@@ -43,9 +45,9 @@ def compiled(statement: object) -> str:
 
 def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> None:
     ids = list(range(1, FEW + 1))
-    query = moving.locking_query(filled, ids)
+    query = template(filled, moving.locking).text(ids=listed(ids))
     with filled.reading() as connection:
-        key, rows = rows_examined(connection, compiled(query))
+        key, rows = rows_examined(connection, query)
     assert key == "PRIMARY"
     assert rows <= FEW
 
@@ -53,7 +55,7 @@ def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> Non
 @pytest.mark.parametrize("rows", [FEW, ROWS], ids=["much", "all"])
 def test_moved_rows_are_deleted_one_by_one_however_short_the_table(rows: int, filled: Source) -> None:
     """A scan would wait for rows that open transactions have inserted."""
-    statement = moving.deleting_query(filled, list(range(1, FEW + 1)))
+    statement = moving.deleting(filled, list(range(1, FEW + 1)))
     with filled.reading() as connection:
         connection.execute(text(f"DELETE FROM job WHERE id > {rows + 1}"))
         plans = connection.execute(text(f"EXPLAIN {statement}")).mappings().all()

@@ -10,7 +10,7 @@ from migrate.engine.routing import RowState
 from migrate.errors import UsageError
 from migrate.jobs import Identity
 from migrate.metrics import Family, Histogram, Sample, parse_address, render
-from migrate.qudo.reading import Row
+from migrate.qudo.reading import Row, row_of
 from migrate.qudo.watching import TableEnd
 
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 def row(job_id: int, grabbed_until: int = 0) -> Row:
-    return Row(job_id, 1, None, 50, grabbed_until, 50, 0, 0, 2, b"{}")
+    return row_of(f"2 {job_id} 50 1 {grabbed_until} 50 0 0 N", b"{}")
 
 
 def test_the_end_follows_what_was_met_with_a_lag() -> None:

@@ -16,14 +16,14 @@ from migrate.engine.settling import Settling
 from migrate.jobs import Identity, ResqueJob
 from migrate.qudo.moving import Candidate, chunk_of
 from migrate.qudo.outbox import Chunk
-from migrate.qudo.reading import Row
+from migrate.qudo.reading import row_of
 from migrate.qudo.serializers import Finding
 
 OTHER_BATCH = 999
 
 
 def prepared(batch: int, seq: int) -> Prepared:
-    row = Row(seq + 1, 1, None, 0, 0, 0, 0, 0, 2, b"{}")
+    row = row_of(f"2 {seq + 1} 0 1 0 0 0 0 N", b"{}")
     job = ResqueJob(Identity(batch, seq), f"queue_{seq % 2}", b"{}", func=f"Func::{seq % 2}")
     findings = (Finding.BIG_INTEGER,) if seq % 3 == 0 else ()
     return Prepared(Candidate(row, seq, 1, unique=False), job, f"Func::{seq % 2}", findings, b"{}")

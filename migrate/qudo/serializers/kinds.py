@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 #: What a worker gets out of an arg, as Python sees it: containers hold the same kinds of value.
 PlainValue: TypeAlias = "bool | int | float | str | list[PlainValue] | dict[str, PlainValue] | None"
 
@@ -48,7 +50,7 @@ class Finding(StrEnum):
     BASE64 = "bytes that aren't UTF-8 became base64 text"
 
 
-class JsonValue(NamedTuple):
+class JsonValue(msgspec.Struct, frozen=True, gc=False):
     """One arg as JSON."""
 
     text: bytes  #: UTF-8 JSON of the value; an arg that was JSON is the very bytes that Qudo held

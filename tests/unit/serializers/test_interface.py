@@ -52,7 +52,7 @@ def test_words_of_the_configuration() -> None:
 
 
 def test_fields() -> None:
-    assert JsonValue._fields == ("text", "findings", "serializer")
+    assert JsonValue.__struct_fields__ == ("text", "findings", "serializer")
     assert Detection._fields == ("serializer", "share", "looked_at", "counts")
 
 
@@ -63,7 +63,8 @@ def test_both_questions_take_the_same_arguments() -> None:
 @pytest.mark.parametrize("serializer", list(Serializer))
 def test_null_is_null(serializer: Serializer) -> None:
     result = json_of(None, serializer)
-    assert result == (b"null", (), Serializer.RAW if serializer is Serializer.AUTO else serializer)
+    expected = Serializer.RAW if serializer is Serializer.AUTO else serializer
+    assert result == JsonValue(b"null", (), expected)
     assert value_of(None, serializer) is None
 
 
