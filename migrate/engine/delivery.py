@@ -77,6 +77,8 @@ class Delivery:
             except PausesChanged:
                 known = self._watch.anew()
                 continue
+            if len(free) == len(jobs):
+                return Pushed(done.pushed, frozenset())
             gone = {job.identity.seq for job in free}
             return Pushed(done.pushed, frozenset(job.identity.seq for job in jobs).difference(gone))
 

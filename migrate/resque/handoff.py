@@ -5,7 +5,9 @@ Everything that must be atomic is in `lua/handoff.lua`; this module only builds 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from migrate.errors import PausesChanged, ServerError, Unavailable, UsageError
@@ -110,15 +112,21 @@ def wrong_type(target: Target, key: bytes, kind: bytes) -> UsageError:
 
 def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
     """Cut jobs into calls bounded in jobs and bytes."""
-    start = size = 0
-    for place, job in enumerate(jobs):
-        weight = len(job.payload) + len(job.delayed or b"")
-        if place > start and (place - start >= CALL_JOBS or size + weight > CALL_BYTES):
-            yield jobs[start:place]
-            start, size = place, 0
-        size += weight
-    if start < len(jobs):
-        yield jobs[start:]
+    for first in range(0, len(jobs), CALL_JOBS):
+        part = jobs[first : first + CALL_JOBS]
+        weights = [len(job.payload) + len(job.delayed or b"") for job in part]
+        start = 0
+        while start < len(part):
+            end = start + _how_many(weights, start)
+            yield part[start:end]
+            start = end
+
+
+def _how_many(weights: Sequence[int], start: int) -> int:
+    """How many jobs from `start` on fit into a call: one at least."""
+    if start == 0 and sum(weights) <= CALL_BYTES:
+        return len(weights)
+    return max(1, bisect_right([*accumulate(weights[start:])], CALL_BYTES))
 
 
 def _call(
@@ -131,19 +139,34 @@ def _call(
     """Keys and arguments of one call, as `lua/handoff.lua` lists them."""
     own = target.keys
     batch = jobs[0].identity.batch
-    queues = list(dict.fromkeys(job.queue for job in jobs))
+    queues = list(dict.fromkeys([job.queue for job in jobs]))
     place_of = {queue: place for place, queue in enumerate(queues, start=1)}
     numbers: dict[bytes, int] = {own.queue(queue): place for queue, place in place_of.items()}
     arguments: list[Any] = ["" if value is None else value for value in known]
     arguments += (f"{batch:016x}", source, len(queues), *queues)
-    for job in jobs:
-        if job.delayed is None:
-            arguments += (job.identity.seq, place_of[job.queue], job.payload, 0)
+    for run in _runs(jobs):
+        first = run[0]
+        if first.delayed is None:
+            arguments += (len(run), place_of[first.queue], first.identity.seq)
+            arguments += [job.payload for job in run]
             continue
-        places = [numbers.setdefault(key, len(numbers) + 1) for key in _delayed_keys(target, job)]
-        arguments += (job.identity.seq, place_of[job.queue], job.payload, job.due, job.delayed, *places)
+        places = [numbers.setdefault(key, len(numbers) + 1) for key in _delayed_keys(target, first)]
+        arguments += (0, place_of[first.queue], first.identity.seq, first.payload, first.due, first.delayed, *places)
     fixed = (own.target_id, own.beat, own.pause_version, own.batches, own.ledger(batch), own.queues, own.schedule)
     return [*fixed, own.ledger(last.batch), *numbers], arguments
+
+
+def _runs(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
+    """Jobs of one queue, due at once, their seqs without a gap; jobs for later one by one."""
+    start = 0
+    queue, seq = None, -1
+    for place, job in enumerate(jobs):
+        now, (_, own) = job.delayed is None, job.identity
+        if place and not (now and own == seq + 1 and job.queue == queue):
+            yield jobs[start:place]
+            start = place
+        queue, seq = (job.queue if now else None), own
+    yield jobs[start:]
 
 
 def _delayed_keys(target: Target, job: ResqueJob) -> tuple[bytes, bytes]:

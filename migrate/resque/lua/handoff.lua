@@ -21,8 +21,11 @@
 --   5  seq that this caller pushed last: its bit in KEYS[8] must still be set; "": it doesn't ask
 --   6  batch (16 hex digits)   7  source name
 --   8  number n of queues, 9 … 8+n their names
---   then for each job:  seq, number of its queue, payload, due (Unix second; 0: at once)
---   and, unless due is 0:  text for the delayed list, number of that list, number of its timestamps set
+--   then for each run of jobs that go to one queue at once, their seqs without a gap:
+--     how many, number of the queue, seq of the first, their payloads
+--   and for each job that waits until it is due:
+--     0, number of its queue, seq, payload, due (Unix second), text for the delayed list, number of that list, number of
+--     its timestamps set
 --   At most 1,000 jobs a call: unpack() of 8,000 values fails (seen).
 --
 -- Result
@@ -32,8 +35,8 @@
 --   {"failed", pushed now, error}: a push failed after others had been made; those have their bits
 --   an error reply (out of memory, read-only): nothing was written
 
--- The last seq that a batch may have, and the arguments of a call that promises many more of its batch.
-local LAST_SEQ, BIG_CALL = 65535, 400
+-- The last seq that a batch may have, and the jobs of a call that promises many more of its batch.
+local LAST_SEQ, BIG_CALL = 65535, 100
 -- How many keys and arguments stand before those that the jobs name.
 local KEYS_BEFORE, ARGUMENTS_BEFORE = 8, 8
 
@@ -65,32 +68,80 @@ end
 
 local now = tonumber(redis.call('TIME')[1])
 local ledger = KEYS[5]
-local values, seqs = {}, {}
+
+-- Of the bits from `first` on, those before and behind the whole bytes among them: the bytes are `from` to `to` - 1.
+local function whole_bytes(first, count)
+  local from, to = math.ceil(first / 8), math.floor((first + count) / 8)
+  if from >= to then return nil end
+  return from, to
+end
+
+-- Whether none of these bits is set. Byte by byte, as one command a bit costs more than all the rest.
+local function is_clear(first, count)
+  local from, to = whole_bytes(first, count)
+  if from and redis.call('GETRANGE', ledger, from, to - 1):find('[^%z]') then return false end
+  for seq = first, first + count - 1 do
+    if not (from and seq >= from * 8 and seq < to * 8) and redis.call('GETBIT', ledger, seq) == 1 then return false end
+  end
+  return true
+end
+
+local function set_bits(first, count)
+  local from, to = whole_bytes(first, count)
+  if from then redis.call('SETRANGE', ledger, from, string.rep('\255', to - from)) end
+  for seq = first, first + count - 1 do
+    if not (from and seq >= from * 8 and seq < to * 8) then redis.call('SETBIT', ledger, seq, 1) end
+  end
+end
+
+local values, runs = {}, {}
 for number = 1, queue_count do
-  values[number], seqs[number] = {}, {}
+  values[number], runs[number] = {}, {}
 end
 local delayed = {}
-local before = 0
+local jobs, before = 0, 0
+
+-- What is due goes straight to its queue.
+local function add(number, payload_at, seq, count)
+  local list = values[number]
+  for place = 0, count - 1 do
+    list[#list + 1] = ARGV[payload_at + place]
+  end
+  runs[number][#runs[number] + 1] = {seq, count}
+end
 
 local at = ARGUMENTS_BEFORE + 1 + queue_count
 while at <= #ARGV do
-  local seq, number, due = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 3])
-  if redis.call('GETBIT', ledger, seq) == 1 then
-    before = before + 1
-  elseif due > now then
-    local list = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 5])]
-    local set = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 6])]
-    local good, found = is_type(list, 'list')
-    if not good then return {'type', list, found} end
-    good, found = is_type(set, 'set')
-    if not good then return {'type', set, found} end
-    delayed[#delayed + 1] = {seq, ARGV[at + 3], ARGV[at + 4], list, set}
+  local count, number, seq = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  if count > 0 then
+    if is_clear(seq, count) then
+      add(number, at + 3, seq, count)
+    else
+      for place = 0, count - 1 do
+        if redis.call('GETBIT', ledger, seq + place) == 1 then
+          before = before + 1
+        else
+          add(number, at + 3 + place, seq + place, 1)
+        end
+      end
+    end
+    jobs, at = jobs + count, at + 3 + count
   else
-    -- Due meanwhile, or always was: straight to its queue.
-    local place = #values[number] + 1
-    values[number][place], seqs[number][place] = ARGV[at + 2], seq
+    if redis.call('GETBIT', ledger, seq) == 1 then
+      before = before + 1
+    elseif tonumber(ARGV[at + 4]) > now then
+      local list = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 6])]
+      local set = KEYS[KEYS_BEFORE + tonumber(ARGV[at + 7])]
+      local good, found = is_type(list, 'list')
+      if not good then return {'type', list, found} end
+      good, found = is_type(set, 'set')
+      if not good then return {'type', set, found} end
+      delayed[#delayed + 1] = {seq, ARGV[at + 4], ARGV[at + 5], list, set}
+    else
+      add(number, at + 3, seq, 1)
+    end
+    jobs, at = jobs + 1, at + 8
   end
-  at = at + (due > 0 and 7 or 4)
 end
 
 local pushed = 0
@@ -102,7 +153,7 @@ end
 -- The first write: a server that is full or read-only refuses here, before anything has changed.
 local reply = redis.pcall('HSETNX', KEYS[4], ARGV[6], ARGV[7])
 if type(reply) == 'table' and reply.err then return reply end
-if reply == 1 and #ARGV > BIG_CALL then
+if reply == 1 and jobs > BIG_CALL then
   -- A bitmap that grows bit by bit gets twice the room it needs (seen); this one will be filled, so it gets all at once.
   redis.call('SETBIT', ledger, LAST_SEQ, 0)
 end
@@ -113,8 +164,8 @@ for number = 1, queue_count do
     redis.call('SADD', KEYS[6], ARGV[ARGUMENTS_BEFORE + number])
     reply = redis.pcall('RPUSH', KEYS[KEYS_BEFORE + number], unpack(values[number]))
     if type(reply) == 'table' and reply.err then return failed(reply) end
-    for place = 1, count do
-      redis.call('SETBIT', ledger, seqs[number][place], 1)
+    for _, run in ipairs(runs[number]) do
+      set_bits(run[1], run[2])
     end
     pushed = pushed + count
   end
