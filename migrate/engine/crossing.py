@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from migrate.config import Config
 from migrate.engine.batches import Batches
 from migrate.engine.choosing import Chooser, Prepared
 from migrate.engine.delivery import Delivery, Recovered
+from migrate.engine.line import Line
 from migrate.engine.options import DrainOptions
 from migrate.engine.pacing import DEFAULT_CAP, SMALL_CAP, ChunkSize
 from migrate.engine.patience import Patience
@@ -32,6 +33,7 @@ from migrate.qudo import leasing, moving, outbox
 from migrate.qudo.moving import Moved, chunk_of
 from migrate.qudo.outbox import Chunk
 from migrate.qudo.source import Source
+from migrate.qudo.turns import Turn
 from migrate.resque.target import Target
 
 #: Seconds between two fences behind which records of delivered chunks are dropped.
@@ -89,6 +91,8 @@ class Crossing:
         say = on_wait or (lambda reason: reporter.waits(source.name, reason))
         self.patience = Patience(options.retry_for, stop, say)
         self._move = moving.move if source.facts().transactional else leasing.move
+        self._moves_overlap = source.moves_overlap and not limits
+        self._stored_decisions: set[int] = set()
         cap = min(options.batch_size or DEFAULT_CAP, SMALL_CAP if source.small_moves else DEFAULT_CAP)
         smooth = int(options.rate / 4) + 1 if options.rate else cap  # a quarter of a second's jobs: no bursts
         self._size = ChunkSize(min(cap, options.max_queue_length or cap, smooth))
@@ -149,49 +153,47 @@ class Crossing:
         Returns False when a limit or a stop has left chunks where they were. `fencing`: from time to time, drop the
         records of delivered chunks behind a durable fence meanwhile.
         """
-        with ThreadPoolExecutor(1) as mover, ThreadPoolExecutor(1) as pusher, ThreadPoolExecutor(1) as sweeper:
-            moves: Future[_Move] | None = None
-            pushes: Future[None] | None = None
-            complete = True
+        complete = True
+        with ThreadPoolExecutor(1) as sweeper, Line(self._move_chunk, self._push_chunk) as line:
             for chunk in chunks:
-                if moves is not None:
-                    pushes = self._after_move(moves, pushes, pusher)
-                    moves = None
-                if self._throttle.needs_settled and pushes is not None:
-                    pushes.result()
+                overlaps = self._may_overlap(chunk)
+                line.make_room(overlaps=overlaps)
+                if self._throttle.needs_settled:
+                    line.settle()
                 if not self._throttle.wait(chunk):
                     complete = False
                     self.held = chunk
                     break
-                moves = mover.submit(self._move_chunk, chunk)
+                line.enter(chunk, overlaps=overlaps)
                 if fencing and time.monotonic() - self._fenced_at > FENCE_EVERY_SECONDS:
                     self._fenced_at = time.monotonic()
                     sweeper.submit(self.delivery.forget_delivered)
-            if moves is not None:
-                pushes = self._after_move(moves, pushes, pusher)
-            if pushes is not None:
-                pushes.result()
+            line.settle()
         return complete
 
-    def _after_move(
-        self, moves: Future[_Move], pushes: Future[None] | None, pusher: ThreadPoolExecutor
-    ) -> Future[None]:
-        move = moves.result()
-        if pushes is not None:
-            pushes.result()  # order within each queue: one push after the other
-        return pusher.submit(self._push_chunk, move)
+    def _may_overlap(self, chunk: Sequence[Prepared]) -> bool:
+        """Whether its move may begin while the one before it is under way.
 
-    def _move_chunk(self, chunk: list[Prepared]) -> _Move:
+        Not where limits hold the moves back, nor where two could meet: at a uniqkey, at a gap, at a decision that isn't
+        stored yet.
+        """
+        return self._moves_overlap and all(
+            each.candidate.decision in self._stored_decisions and not each.candidate.unique for each in chunk
+        )
+
+    def _move_chunk(self, chunk: list[Prepared], turn: Turn) -> _Move:
         began = time.monotonic()
         self._settling.move_begins(chunk)
         candidates = [each.candidate for each in chunk]
         try:
-            moved = self._move(self.source, chunk[0].job.identity.batch, candidates, self.chooser.decisions)
+            moved = self._move(self.source, chunk[0].job.identity.batch, candidates, self.chooser.decisions, turn)
         except Contention:
-            if self._remaining is not None and time.monotonic() - began > LOCKED_SECONDS:
+            locked = time.monotonic() - began > LOCKED_SECONDS and not turn.let_down
+            if self._remaining is not None and locked:
                 self._step_around(chunk, self._remaining)
             raise
         self._size.took(len(chunk), time.monotonic() - began)
+        self._stored_decisions.update({candidate.decision for candidate in candidates} if moved.seqs else ())
         if moved.waiting and self._remaining is not None:
             rows = {each.candidate.row.id: each.candidate.row for each in chunk}
             for waiter in moved.waiting:

@@ -26,6 +26,7 @@ from migrate.qudo.picking import UNCACHED, among, id_lists
 from migrate.qudo.reading import header, job
 from migrate.qudo.source import LOCK_WAIT_SECONDS, Source
 from migrate.qudo.tables import MOVE_LEASE
+from migrate.qudo.turns import Turn
 
 #: Characters that a lock's name may have (MySQL 5.7 and later).
 _LOCK_NAME_LIMIT = 64
@@ -49,7 +50,13 @@ def migration_lock(source: Source) -> Iterator[Connection]:
                 connection.execute(select(func.release_lock(name)))
 
 
-def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions: Mapping[int, str]) -> Moved:
+def move(
+    source: Source,
+    batch: int,
+    candidates: Sequence[Candidate],
+    decisions: Mapping[int, str],
+    turn: Turn | None = None,  # noqa: ARG001  no two moves overlap here, so each may commit as it likes
+) -> Moved:
     """Move candidates as one chunk, as `moving.move` does."""
     by_job_id = {candidate.row.id: candidate for candidate in candidates}
     with migration_lock(source) as connection:

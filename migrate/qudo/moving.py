@@ -35,6 +35,7 @@ from migrate.qudo.picking import by_id_text, by_primary_key, id_lists, listed
 from migrate.qudo.reading import Row, job
 from migrate.qudo.source import Source
 from migrate.qudo.templates import among_place, place, template
+from migrate.qudo.turns import Turn
 
 #: Between the headers of a list, and at the end of each.
 _LINE_END, _COMPLETE = "\n", "."
@@ -57,8 +58,16 @@ class Moved(NamedTuple):
     binding: Binding  #: as the source remembered it in the same transaction
 
 
-def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions: Mapping[int, str]) -> Moved:
+def move(
+    source: Source,
+    batch: int,
+    candidates: Sequence[Candidate],
+    decisions: Mapping[int, str],
+    turn: Turn | None = None,
+) -> Moved:
     """Move candidates (in Qudo's order, seqs ascending) as one chunk; those that changed since they were read stay.
+
+    `turn`: its place among moves that overlap; its caller begins and ends it.
 
     Raises Contention (nothing moved, try again) and Unavailable (unknown: recovery finds out).
     """
@@ -76,11 +85,15 @@ def move(source: Source, batch: int, candidates: Sequence[Candidate], decisions:
             record_decisions(connection, {key: decisions[key] for key in used})
             record_chunk(source, connection, chunk_of(batch, [candidate.seq for candidate in leaving]))
             reach("move.recorded")
+            if turn is not None:
+                turn.recorded()
             for part in id_lists(source, leaving):
                 copy_rows(source, connection, batch, part)
                 reach("move.copied")
                 _take_away(source, connection, [candidate.row.id for candidate in part])
             reach("move.deleted")
+        if turn is not None:
+            turn.before_commit()
     reach("move.committed")
     return Moved(frozenset([candidate.seq for candidate in leaving]), tuple(waiting), held)
 

@@ -180,6 +180,11 @@ class Source:
         """Moves must stay small: REPEATABLE READ locks the gap at the table's end, and enqueues wait for it."""
         return self._repeatable_read
 
+    @property
+    def moves_overlap(self) -> bool:
+        """Two moves of other rows never wait for each other: they lock rows by their key, and no gaps."""
+        return self.facts().transactional and not self.is_sqlite and not self.small_moves
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for reads; what it began is rolled back at the end, so no snapshot outlives the block."""

@@ -26,6 +26,7 @@ from migrate.qudo import leasing, moving, outbox, purging, returning, returning_
 from migrate.qudo.binding import Binding
 from migrate.qudo.moving import Moved
 from migrate.qudo.source import Source
+from migrate.qudo.turns import Turn
 from migrate.resque import durability, handoff
 from migrate.resque.target import Target
 from tests.servers import Database, MariaDBDatabase
@@ -117,10 +118,10 @@ class Migrator:
         self.routing.refresh()
         return list(self.chooser.chunks(None))
 
-    def move(self, chunk: Sequence[Prepared]) -> Moved:
+    def move(self, chunk: Sequence[Prepared], turn: Turn | None = None) -> Moved:
         """Move one chunk."""
         candidates = [each.candidate for each in chunk]
-        return self.move_chunk(self.source, chunk[0].job.identity.batch, candidates, self.chooser.decisions)
+        return self.move_chunk(self.source, chunk[0].job.identity.batch, candidates, self.chooser.decisions, turn)
 
     def gone(self, chunk: Sequence[Prepared], moved: Moved) -> Gone:
         """What is to be pushed after a move."""

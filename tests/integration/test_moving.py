@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,11 +19,13 @@ from migrate.engine.choosing import Prepared
 from migrate.errors import Contention, Unavailable
 from migrate.jobs import Identity
 from migrate.qudo import leasing, outbox, pending
+from migrate.qudo.moving import Moved
 from migrate.qudo.outbox import Chunk, ChunkState
 from migrate.qudo.picking import among, by_id
 from migrate.qudo.serializers import BytesMode, Serializer
 from migrate.qudo.source import Source
 from migrate.qudo.tables import MOVE_LEASE
+from migrate.qudo.turns import Turn
 from migrate.resque.target import Target
 from tests.integration.stepping import Died, Migrator, at, empty
 from tests.qudo_app import Outcome, QudoWorker, enqueue, fill, func_id, job_ids, job_rows
@@ -400,6 +404,55 @@ def test_a_commit_whose_answer_is_lost_is_unavailable_and_settled_by_looking(
             assert recovered == []
             assert innodb.count() == 3
         migrator.close()
+
+
+# --- moves that overlap ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_moves_that_overlap_commit_in_their_order_or_not_at_all(
+    innodb: MariaDBDatabase, target: Target, *, commits: bool
+) -> None:
+    """None waits for a lock of another, though they delete neighbours and write into one batch."""
+
+    def move(chunk: list[Prepared], turn: Turn) -> Moved:
+        try:
+            turn.begin()
+            moved: Moved = overlapping.move(chunk, turn)
+            turn.committed()
+            return moved
+        finally:
+            turn.ended()
+
+    both_deleted = threading.Event()
+    with (
+        contextlib.closing(Migrator(innodb.url, target, chunk_rows=3)) as overlapping,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        fill(innodb, 1)
+        overlapping.move(read_chunk(overlapping))  # so the decision is stored
+        fill(innodb, 6)
+        front = Turn()
+        front.recorded()
+        one = Turn(front)
+        with at("move.deleted", both_deleted.set, on_pass=2):
+            chunks = overlapping.read()
+            moves = [threads.submit(move, *each) for each in zip(chunks, (one, Turn(one)), strict=True)]
+            try:
+                assert both_deleted.wait(10)
+                assert (innodb.count(), innodb.count(OUTBOX)) == (6, 1)
+                if commits:
+                    front.committed()
+            finally:
+                front.ended()
+            if commits:
+                assert [len(each.result().seqs) for each in moves] == [3, 3]
+                with overlapping.source.reading() as connection:
+                    in_order = [(each.batch, each.first_seq) for each in outbox.chunks_in_order(connection)]
+                assert in_order[1:] == [(chunk[0].job.identity.batch, chunk[0].candidate.seq) for chunk in chunks]
+            else:
+                assert all(isinstance(each.exception(), Contention) for each in moves)
+            assert (innodb.count(), innodb.count(OUTBOX)) == ((0, 7) if commits else (6, 1))
 
 
 # --- without transactions: claimed, copied, deleted, ready ----------------------------------------------------------
