@@ -18,12 +18,14 @@ from sqlalchemy import (
     Insert,
     LargeBinary,
     Select,
+    TextClause,
     cast,
     delete,
     func,
     insert,
     literal_column,
     select,
+    text,
 )
 
 from migrate.errors import Contention
@@ -36,6 +38,8 @@ from migrate.qudo.reading import Row, job
 from migrate.qudo.source import Source
 from migrate.qudo.templates import among_place, place, template
 from migrate.qudo.turns import Turn
+
+outbox = tables.outbox.c
 
 #: Between the headers of a list, and at the end of each.
 _LINE_END, _COMPLETE = "\n", "."
@@ -83,14 +87,15 @@ def move(
         if leaving:
             used = {candidate.decision for candidate in leaving}
             record_decisions(connection, {key: decisions[key] for key in used})
-            record_chunk(source, connection, chunk_of(batch, [candidate.seq for candidate in leaving]))
+            record = chunk_of(batch, [candidate.seq for candidate in leaving])
+            record_chunk(source, connection, record)
             reach("move.recorded")
             if turn is not None:
                 turn.recorded()
             for part in id_lists(source, leaving):
                 copy_rows(source, connection, batch, part)
-                reach("move.copied")
-                _take_away(source, connection, [candidate.row.id for candidate in part])
+            reach("move.copied")
+            _take_away(source, connection, record)
             reach("move.deleted")
         if turn is not None:
             turn.before_commit()
@@ -195,27 +200,30 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
         )
 
 
-def deleting(source: Source, ids: Sequence[int]) -> str:
-    """A statement that deletes these rows and touches no other: by a join with the list.
+def taking_away(source: Source) -> TextClause | Delete:
+    """Delete from `job` what was copied, found by what the outbox has of it, and touch no other row.
 
-    A list that covers much of a short table is a reason for MariaDB to scan it, and a DELETE that scans waits for rows
-    that open transactions have inserted (seen).
+    By a join: a list of ids that covers much of a short table is a reason for MariaDB to scan it, and a DELETE that
+    scans waits for rows that open transactions have inserted (seen). With LIMIT, so that no row of the chunk behind
+    this one, which may be in the middle of its own move, is looked at.
     """
-    if source.is_sqlite:
-        return template(source, _deleting_listed).text(ids=listed(ids))
-    first, *others = map(int, ids)
-    rest = "".join([f" UNION ALL SELECT {job_id}" for job_id in others])
-    return (
-        f"DELETE job FROM (SELECT {first} AS id{rest}) AS listed"
-        " STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id"
+    copied = (
+        select(outbox.job_id.label("id"))
+        .where(outbox.batch == place("batch"), outbox.seq >= place("first"))
+        .order_by(outbox.batch, outbox.seq)
+        .limit(place("count"))
     )
+    if source.is_sqlite:
+        return delete(tables.job).where(job.id.in_(copied))
+    listed = copied.compile(dialect=source.dialect)
+    return text(f"DELETE job FROM ({listed}) AS listed STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id")
 
 
-def _deleting_listed(_source: Source) -> Delete:
-    return delete(tables.job).where(among_place("ids"))
-
-
-def _take_away(source: Source, connection: Connection, ids: Sequence[int]) -> None:
-    gone = connection.exec_driver_sql(deleting(source, ids)).rowcount
-    if gone != len(ids):
-        raise Contention(f"{len(ids) - gone} rows vanished from under a lock")
+def _take_away(source: Source, connection: Connection, record: Chunk) -> None:
+    gone = (
+        template(source, taking_away)
+        .execute(connection, batch=str(record.batch), first=str(record.first_seq), count=str(record.jobs))
+        .rowcount
+    )
+    if gone != record.jobs:
+        raise Contention(f"{record.jobs - gone} rows vanished from under a lock")

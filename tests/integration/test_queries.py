@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import mysql
 
-from migrate.qudo import moving, reading
+from migrate.qudo import ddl, moving, reading
 from migrate.qudo.picking import listed
 from migrate.qudo.reading import Position, Selection
 from migrate.qudo.source import Source
@@ -55,11 +55,17 @@ def test_rows_to_be_moved_are_locked_by_their_primary_key(filled: Source) -> Non
 @pytest.mark.parametrize("rows", [FEW, ROWS], ids=["much", "all"])
 def test_moved_rows_are_deleted_one_by_one_however_short_the_table(rows: int, filled: Source) -> None:
     """A scan would wait for rows that open transactions have inserted."""
-    statement = moving.deleting(filled, list(range(1, FEW + 1)))
+    statement = template(filled, moving.taking_away).text(batch="7", first="1", count=str(FEW))
+    ddl.create_tables(filled)
     with filled.reading() as connection:
         connection.execute(text(f"DELETE FROM job WHERE id > {rows + 1}"))
+        values = {"batch": "7", "seq": "job.id", "decision": "1", "ids": listed(range(1, 2 * FEW + 1))}
+        template(filled, moving.copying).execute(connection, **values)
         plans = connection.execute(text(f"EXPLAIN {statement}")).mappings().all()
         assert [str(plan["type"]) for plan in plans if plan["table"] == "job"] == ["eq_ref"]
+        before = rows_read(connection)
+        assert connection.execute(text(statement)).rowcount == FEW
+        assert rows_read(connection) - before < 4 * FEW + 10  # copies, the list of them twice, rows
 
 
 def test_a_page_of_free_rows_is_a_range_of_the_priority_index(filled: Source) -> None:
