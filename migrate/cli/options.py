@@ -10,7 +10,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from migrate.config import DEFAULT_PATH, Config, load
-from migrate.engine.reporters import BarReporter, LineReporter, Reporter
+from migrate.engine.bars import BarReporter
+from migrate.engine.reporters import LineReporter, Reporter
 
 
 class LogFormat(StrEnum):

@@ -19,6 +19,7 @@ from migrate.errors import ServerError
 from migrate.resque import lua, moments
 from migrate.resque.dialects import Dialect
 from migrate.resque.handoff import wrong_type
+from migrate.resque.process import Process
 from migrate.resque.target import Target
 
 _PAYLOAD = b'"payload":'
@@ -65,15 +66,6 @@ class Settlement(NamedTuple):
 
 DONE = Settlement("done")
 _NOTHING: list[Any] = [b"", "done", b"", "", b"", "0", "", b"", "", "", ""]
-
-
-class Process(msgspec.Struct, frozen=True):
-    """Where a worker of ours lives, so that another can tell whether it still does."""
-
-    host: str
-    pid: int
-    started: int  #: when the process began, in the kernel's ticks since boot; 0: not known
-    kernel: str  #: which boot and which pid namespace the pid is of; "": not known
 
 
 class Member(NamedTuple):

@@ -10,12 +10,10 @@ from migrate.resque.dialects import FACTS
 from migrate.resque.unique_keys import folded
 from migrate.resque.workers import HeldKey, Settlement, Taken
 from migrate.worker import retries
-from migrate.worker.forking import Order
 from migrate.worker.functions import JobFunction, Registry
 from migrate.worker.payloads import NotAJob, Payload, content, decode, with_keys
-from migrate.worker.performing import Attempt, Outcome
+from migrate.worker.performing import Attempt, Outcome, attempt_at
 from migrate.worker.retries import Policy, delay_seconds
-from migrate.worker.running import RunningJob
 from migrate.worker.settling import settle
 
 #: What holds for a text that is no job.
@@ -55,15 +53,7 @@ class Assigner:
         function, policy = self._rules(payload)
         if function is None:
             return Assignment(taken, payload, policy, None, self._nobody_knows(payload.class_name))
-        return Assignment(taken, payload, policy, _attempt(function, payload, policy, taken.queue))
-
-    def attempt_of(self, order: Order) -> Attempt:
-        """What a child performs. Raises only for what `assign` has refused before."""
-        payload = decode(order.text)
-        function, policy = self._rules(payload)
-        if function is None:
-            raise LookupError(payload.class_name)
-        return _attempt(function, payload, policy, order.queue)
+        return Assignment(taken, payload, policy, attempt_at(function, payload, policy, taken.queue))
 
     def settle(self, assignment: Assignment, outcome: Outcome, worker_id: str, now: float) -> Settlement:
         """What becomes of the job. `worker_id`: whose failure it is."""
@@ -113,19 +103,6 @@ def _held_key(payload: Payload) -> HeldKey | None:
     if not isinstance(func, str) or not isinstance(key, str) or not isinstance(identity, str):
         return None
     return HeldKey(func, folded(key), identity)
-
-
-def _attempt(function: JobFunction, payload: Payload, policy: Policy, queue: str) -> Attempt:
-    running = RunningJob(
-        payload.class_name,
-        payload.args,
-        queue=queue,
-        payload=payload.value,
-        attempt=payload.retries + 1,
-        max_retries=policy.max_retries,
-        timeout=policy.timeout,
-    )
-    return Attempt(function, running, policy.retry_delay)
 
 
 def _with_delay(assignment: Assignment, outcome: Outcome) -> Outcome:

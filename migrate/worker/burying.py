@@ -25,7 +25,7 @@ def bury_dead(target: Target, assigner: Assigner, own_id: str, dead_after_second
     now = target.now()
     for member in members(target):
         if member.id == own_id:
-            gone: bool | None = member.process != lineage.this_process()
+            gone: bool | None = not lineage.is_this(member.process)
         else:
             gone = lineage.is_gone(member.process)
         by_heartbeat = gone is None

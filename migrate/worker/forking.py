@@ -1,4 +1,8 @@
-"""Children that perform jobs: one for each job, or for some. They know no Redis; outcomes come back over a socket."""
+"""Children that perform jobs, as their worker sees them: one for each job, or for some. A fork server forks them.
+
+The next children are forked while a job runs: most of what a fork costs is paid by other cores meanwhile, and a job
+that comes to an idle worker needn't wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,92 +11,60 @@ import os
 import select
 import signal
 import socket
-import struct
-import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
 
-import msgspec
-
-from migrate.worker import lineage
-from migrate.worker.performing import Attempt, Outcome, Terminated, perform
+from migrate.errors import ServerError
+from migrate.worker import frames
+from migrate.worker.child import encode, order_of, read_outcome
+from migrate.worker.fork_link import Child, ForkLink, ServerGone
+from migrate.worker.performing import Attempt, Outcome
 from migrate.worker.signals import Signals
 
-_LENGTH = struct.Struct("!I")
-_encode = msgspec.msgpack.encode
-
-
-class Order(msgspec.Struct, frozen=True, array_like=True):
-    """One job on its way to a child that has performed others before."""
-
-    queue: str
-    text: bytes
-
-
-#: Made once: a decoder for each message would cost a child a tenth of a job (seen).
-_read_order = msgspec.msgpack.Decoder(Order).decode
-_read_outcome = msgspec.msgpack.Decoder(Outcome).decode
-
-
-class Child(NamedTuple):
-    """A child that lives, as its worker sees it."""
-
-    pid: int
-    socket: socket.socket
+#: Children that wait for a job: two keep two cores busy with short jobs, a third gains little (measured).
+SPARES = 2
+#: Seconds between two looks at a child that answers no more and has not ended; they double.
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.001, 0.1
 
 
 class Forking:
-    """Performs each job in a child of its own, or up to `jobs_per_fork` in one after the other.
-
-    The next child is forked while the last job of the one before runs: most of what a fork costs is paid by the other
-    cores meanwhile, and a job that comes to an idle worker needn't wait for it.
-    """
+    """Performs each job in a child of its own, or up to `jobs_per_fork` in one after the other."""
 
     def __init__(
-        self,
-        jobs_per_fork: int,
-        prepare: Callable[[Order], Attempt],
-        signals: Signals,
-        grace_seconds: float,
+        self, jobs_per_fork: int, connect: Callable[[], socket.socket], signals: Signals, grace_seconds: float
     ) -> None:
-        """`prepare` makes of an order what a child performs; `grace_seconds` stand between TERM and KILL."""
+        """`connect` reaches a new fork server; `grace_seconds` stand between TERM and KILL. Raises ServerError."""
         self._jobs_per_fork = jobs_per_fork
-        self._prepare = prepare
+        self._connect = connect
         self._signals = signals
         self._grace = grace_seconds
+        self._server = self._new_server()
         self._child: Child | None = None
-        self._spare: Child | None = None
-        self._leaving: list[int] = []  #: pids of children that have answered their last job
         self._given = 0
         self._killed = ""
 
-    def run(self, order: Order, attempt: Attempt, meanwhile: Callable[[], float]) -> Outcome:
+    @property
+    def server_pid(self) -> int:
+        """The process that ends after this one, and with it what runs."""
+        return self._server.pid
+
+    def run(self, text: bytes, attempt: Attempt, meanwhile: Callable[[], float]) -> Outcome:
         """Perform one job. `meanwhile` is called after each wait, and returns how long the next may be, in seconds."""
-        if self._child is None or _is_readable(self._child.socket):  # readable: it has died while it waited
-            self._next_child()
         child = self._child
-        assert child is not None  # noqa: S101
+        if child is None or child.has_spoken():  # it has died while it waited
+            child = self._next_child()
         self._given += 1
-        self._send(child.socket, _encode(order))
+        frames.send(child.socket, encode(order_of(text, attempt)))
         if self._killed:  # the signal came before there was a child
             _kill(child.pid, signal.SIGKILL)
-        if self._given >= self._jobs_per_fork and self._spare is None:
-            self._spare = self._fork()
+        if self._given >= self._jobs_per_fork:
+            with contextlib.suppress(ServerGone):  # seen when the next child is needed
+                self._server.prepare(SPARES)
         return self._await(child, attempt.running.timeout, meanwhile)
 
     def over(self) -> None:
         """A kill that came too late for the job that ran must not meet the next one."""
         self._killed = ""
-
-    def _next_child(self) -> None:
-        if self._child is not None:
-            self._part(self._child, at_once=True)
-        spare, self._spare = self._spare, None
-        if spare is not None and _is_readable(spare.socket):
-            _end(spare)
-            spare = None
-        self._child, self._given = spare or self._fork(), 0
 
     def kill(self, why: str) -> None:
         """End the job that runs at once; its outcome tells why. Called by signal handlers."""
@@ -101,14 +73,32 @@ class Forking:
             _kill(self._child.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the children that wait for a job."""
-        for child in (self._child, self._spare):
-            if child is not None:
-                _end(child)
-        self._child = self._spare = None
-        for pid in self._leaving:
-            os.waitpid(pid, 0)
-        self._leaving = []
+        """End the children that wait for a job, and the fork server."""
+        with contextlib.suppress(ServerGone):
+            if self._child is not None:
+                self._part(self._child)
+            self._server.end()
+        self._server.close()
+
+    def _new_server(self) -> ForkLink:
+        try:
+            server = ForkLink(self._connect())
+            server.prepare(1)
+        except ServerGone:
+            raise ServerError("no fork server can be had: its template has ended") from None
+        return server
+
+    def _next_child(self) -> Child:
+        try:
+            if self._child is not None:
+                self._part(self._child)
+            child = self._server.child()
+        except ServerGone:  # it was killed, and its children with it
+            self._server.close()
+            self._server = self._new_server()
+            return self._next_child()
+        self._child, self._given = child, 0
+        return child
 
     def _await(self, child: Child, timeout: float, meanwhile: Callable[[], float]) -> Outcome:
         limit = time.monotonic() + timeout
@@ -117,138 +107,65 @@ class Forking:
         poll = select.poll()
         poll.register(child.socket, select.POLLIN)
         poll.register(self._signals.wake_fd, select.POLLIN)
+        look = 0.0  # it has closed its end: it has died, or is about to, or runs on without a word
         while True:
             pause = meanwhile()
             if ends:
                 pause = min(pause, max(0.0, ends[0][0] - time.monotonic()))
-            ready = poll.poll(pause * 1000 + 1)
-            if any(fd == self._signals.wake_fd for fd, _ in ready):
+            ready = [fd for fd, _ in poll.poll((min(pause, look) if look else pause + 0.001) * 1000)]
+            if self._signals.wake_fd in ready:
                 self._signals.drain()
-            if any(fd == child.socket.fileno() for fd, _ in ready):
-                break
-            if not ready and _has_ended(child.pid):
-                break  # and something that it has started holds its end of the socket
+            if child.socket.fileno() in ready:
+                answer = frames.receive(child.socket)
+                if answer is not None:
+                    return self._answered(child, answer, timeout if late else 0.0)
+                poll.unregister(child.socket)
+                look = FIRST_LOOK_SECONDS
+            elif not ready and (ended := self._ended(child)) is not None:
+                # Something that it has started may hold its end of the socket.
+                return self._died(child, ended, timeout if late else 0.0)
+            elif look:
+                look = min(look * 2, LONGEST_LOOK_SECONDS)
             while ends and time.monotonic() >= ends[0][0]:
                 late = True
                 _kill(child.pid, ends.pop(0)[1])
-        return self._outcome(child, timeout if late else 0.0)
 
-    def _outcome(self, child: Child, timed_out_seconds: float) -> Outcome:
-        child.socket.settimeout(None if _is_readable(child.socket) else 0)
-        answer = _receive(child.socket)
-        over = answer is None or self._given >= self._jobs_per_fork
-        status = self._part(child, at_once=answer is None) if over else 0
-        outcome = _read_outcome(answer) if answer is not None else None
-        if timed_out_seconds and not over:
-            self._part(child, at_once=True)  # it may have been told to end just after it had answered
-        if timed_out_seconds and not (outcome and outcome.done):
-            trace = outcome.backtrace if outcome else None
-            delay = outcome.retry_delay if outcome else None
-            return Outcome(False, True, "TimedOut", f"took longer than {timed_out_seconds:g} s", trace, delay)
-        if outcome is not None:
-            return outcome
-        return Outcome(False, True, "Killed" if self._killed else "DirtyExit", self._killed or _how_it_ended(status))
+    def _answered(self, child: Child, answer: bytes, timed_out_seconds: float) -> Outcome:
+        outcome = read_outcome(answer)
+        # A child that is late may have been told to end just after it had answered: no more jobs for it.
+        if self._given >= self._jobs_per_fork or timed_out_seconds:
+            with contextlib.suppress(ServerGone):
+                self._part(child)
+        if timed_out_seconds and not outcome.done:
+            return _timed_out(timed_out_seconds, outcome)
+        return outcome
 
-    def _part(self, child: Child, *, at_once: bool) -> int:
-        """The status of a child that ends now. One that has answered may take its time: a millisecond is a lot here."""
-        self._child, self._given = None, 0
-        if at_once:
-            return _end(child)
+    def _died(self, child: Child, how: str, timed_out_seconds: float) -> Outcome:
+        with contextlib.suppress(ServerGone):
+            self._part(child)
+        if timed_out_seconds:
+            return _timed_out(timed_out_seconds, None)
+        return Outcome(False, True, "Killed" if self._killed else "DirtyExit", self._killed or how)
+
+    def _ended(self, child: Child) -> str | None:
+        """How it has ended, for people; None while it runs."""
+        try:
+            status = self._server.status(child)
+        except ServerGone:
+            return "the worker's fork server was killed, and the job's process with it"
+        return None if status is None else _how_it_ended(status)
+
+    def _part(self, child: Child) -> None:
+        """It gets no more jobs. It may take its time to end: a millisecond is a lot here."""
+        self._child = None  # before its pid may be another's: a handler of signals may come in between
         child.socket.close()
-        self._leaving = [pid for pid in [*self._leaving, child.pid] if not os.waitpid(pid, os.WNOHANG)[0]]
-        return 0
-
-    @staticmethod
-    def _send(to: socket.socket, frame: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has died: its end is read next
-            to.sendall(_LENGTH.pack(len(frame)) + frame)
-
-    # --- in the child ----------------------------------------------------------------------------------------------
-
-    def _fork(self) -> Child:
-        ours, childs = socket.socketpair()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid:
-            childs.close()
-            return Child(pid, ours)
-        status = 1
-        try:
-            ours.close()
-            if self._child is not None:
-                self._child.socket.close()  # or the one before could not see its worker go
-            self._signals.become_childs(_heed)
-            lineage.die_with_parent(signal.SIGKILL, parent)
-            lineage.set_title("Waiting for a job of its worker")
-            os.setpgid(0, 0)  # so that a kill reaches what the job has started, and Ctrl-C doesn't reach the job
-            self._serve(childs)
-            status = 0
-        except BrokenPipeError:
-            pass
-        finally:
-            _leave(status)
-
-    def _serve(self, worker: socket.socket) -> None:
-        for _ in range(self._jobs_per_fork):
-            order = _receive(worker)
-            if order is None:
-                return
-            attempt = self._prepare(_read_order(order))
-            running = attempt.running
-            lineage.set_title(f"Processing {running.queue} since {int(time.time())} [{running.class_name}]")
-            outcome = perform(attempt)
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-            self._send(worker, _encode(outcome))
+        self._server.leave(child.pid)
 
 
-def _heed(number: signal.Signals) -> None:
-    """What a child does with signals: TERM ends its job, all else is its worker's business."""
-    if number is signal.SIGTERM:
-        raise Terminated("the job was told to end")
-
-
-def _end(child: Child) -> int:
-    child.socket.close()
-    _, status = os.waitpid(child.pid, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def _leave(status: int) -> NoReturn:
-    """Without the clean-up that belongs to the worker: its connections, its atexit functions."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
-
-
-def _receive(source: socket.socket) -> bytes | None:
-    """One frame; None when the other side has ended."""
-    head = _exactly(source, _LENGTH.size)
-    return None if head is None else _exactly(source, _LENGTH.unpack(head)[0])
-
-
-def _exactly(source: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        try:
-            part = source.recv(min(size - len(parts), 1 << 20))
-        except OSError:
-            return None
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
-
-
-def _is_readable(source: socket.socket) -> bool:
-    return bool(select.select([source], [], [], 0)[0])
-
-
-def _has_ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _timed_out(seconds: float, outcome: Outcome | None) -> Outcome:
+    trace = outcome.backtrace if outcome else None
+    delay = outcome.retry_delay if outcome else None
+    return Outcome(False, True, "TimedOut", f"took longer than {seconds:g} s", trace, delay)
 
 
 def _kill(pid: int, number: signal.Signals) -> None:

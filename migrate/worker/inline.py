@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from migrate.worker.forking import Order
 from migrate.worker.performing import Attempt, Outcome, Terminated, perform
 
 
@@ -26,7 +25,12 @@ class Inline:
         self._why = ""
         signal.signal(signal.SIGALRM, self._time_is_over)
 
-    def run(self, _order: Order, attempt: Attempt, _meanwhile: Callable[[], float]) -> Outcome:
+    @property
+    def server_pid(self) -> int:
+        """There is none."""
+        return 0
+
+    def run(self, _text: bytes, attempt: Attempt, _meanwhile: Callable[[], float]) -> Outcome:
         """Perform one job."""
         timeout = attempt.running.timeout
         outcome: Outcome | None = None

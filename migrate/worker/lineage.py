@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from setproctitle import setproctitle
 
 from migrate import __version__
-from migrate.resque.workers import Process
+from migrate.resque.process import Process
 
 _PR_SET_PDEATHSIG = 1
 
@@ -46,18 +47,32 @@ def die_with_parent(number: signal.Signals, parent: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def this_process() -> Process:
-    """This process, for others to tell whether it still lives."""
+def this_process(server_pid: int = 0) -> Process:
+    """This process and its fork server, for others to tell whether they still live."""
     pid = os.getpid()
-    return Process(socket.gethostname(), pid, _started(pid), _kernel())
+    server_started = _started(server_pid) if server_pid else 0
+    return Process(socket.gethostname(), pid, _started(pid), _kernel(), server_pid, server_started)
+
+
+def is_this(process: Process) -> bool:
+    """Whether it is this process, and not one that had its pid before."""
+    this = this_process()
+    return this == msgspec.structs.replace(process, server_pid=0, server_started=0)
 
 
 def is_gone(process: Process) -> bool | None:
-    """Whether a process has ended; None when that can't be known from here: another machine or container."""
+    """Whether a process has ended; None when that can't be known from here: another machine or container.
+
+    Its fork server ends an instant later, and the job that runs with it; then only all is over.
+    """
     if process.host != socket.gethostname() or not process.kernel or process.kernel != _kernel():
         return None
-    started = _started(process.pid)
-    return started == 0 or bool(process.started and started != process.started)
+    return _has_ended(process.pid, process.started) and _has_ended(process.server_pid, process.server_started)
+
+
+def _has_ended(pid: int, started: int) -> bool:
+    found = _started(pid) if pid else 0
+    return found == 0 or bool(started and found != started)
 
 
 def _started(pid: int) -> int:

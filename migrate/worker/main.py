@@ -1,11 +1,12 @@
 """The process that a pool begins as: `python -m migrate.worker.main <options as JSON>`.
 
-What a fork costs grows with the memory of the process: the command line's and the migration's libraries would double
-it. So the command `work` becomes this program, which loads what workers need and nothing else.
+What a fork costs grows with the memory of the process. So the command `work` becomes this program, which loads what a
+job needs (not even Redis), forks the template of fork servers, and then loads what a pool and workers need.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import NoReturn
 
 import msgspec
 
-from migrate.config import load
+from migrate.config import Config, load
 from migrate.engine.reporters import LineReporter, Reporter
 from migrate.errors import MigrateError, UsageError
+from migrate.worker import application
+from migrate.worker.fork_server import Template
 from migrate.worker.options import WorkOptions
-from migrate.worker.pool import TRIAL
-from migrate.worker.work import work
+from migrate.worker.successor import TRIAL
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ def main() -> int:
     reporter = Reporter() if invocation.quiet else LineReporter(as_json=invocation.json_lines)
     try:
         _enter(invocation.folder)
-        result = work(load(Path(invocation.config)), invocation.wanted, reporter)
+        result = _work(load(Path(invocation.config)), invocation.wanted, reporter)
     except MigrateError as error:
         if invocation.json and not os.environ.get(TRIAL):  # of a trial only stderr is seen
             document = {"error": error.message, "advice": error.advice, "exit_status": error.exit_status}
@@ -59,6 +61,19 @@ def main() -> int:
     if invocation.json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     return 0
+
+
+def _work(config: Config, wanted: WorkOptions, reporter: Reporter) -> msgspec.Struct:
+    registry = application.load(wanted.apps)
+    gc.collect()
+    gc.freeze()  # or the first collection in each child would copy all pages
+    template = None
+    if wanted.jobs_per_fork and not os.environ.get(TRIAL):
+        template = Template(registry, wanted.jobs_per_fork)
+        template.start()
+    from migrate.worker.work import work  # it knows Redis
+
+    return work(config, wanted, registry, template, reporter)
 
 
 def _enter(folder: str) -> None:

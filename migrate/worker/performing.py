@@ -6,20 +6,18 @@ import contextlib
 import inspect
 import sys
 import traceback
-from contextvars import copy_context
 from types import TracebackType
 from typing import NamedTuple
 
 import msgspec
 
-from migrate.worker.functions import Delay, Hooks, JobFunction
-from migrate.worker.retries import delay_seconds
+from migrate.worker.functions import Delay, JobFunction
+from migrate.worker.payloads import Payload
+from migrate.worker.retries import Policy, delay_seconds
 from migrate.worker.running import Abort, RunningJob, enter
 
 #: Frames of a backtrace that a failure keeps, the innermost ones.
 MOST_FRAMES = 100
-#: Calls after which Python has learned what it wants to know.
-WARM_UPS = 20
 
 
 class Terminated(BaseException):
@@ -48,6 +46,20 @@ class Attempt(NamedTuple):
     retry_delay: Delay
 
 
+def attempt_at(function: JobFunction, payload: Payload, policy: Policy, queue: str) -> Attempt:
+    """One attempt at a job that was taken from this queue."""
+    running = RunningJob(
+        payload.class_name,
+        payload.args,
+        queue=queue,
+        payload=payload.value,
+        attempt=payload.retries + 1,
+        max_retries=policy.max_retries,
+        timeout=policy.timeout,
+    )
+    return Attempt(function, running, policy.retry_delay)
+
+
 def perform(attempt: Attempt) -> Outcome:
     """Run the job's function and hooks; whatever they raise becomes the outcome."""
     function, running = attempt.function, attempt.running
@@ -61,17 +73,6 @@ def perform(attempt: Attempt) -> Outcome:
     except BaseException as error:  # noqa: BLE001  SystemExit and KeyboardInterrupt fail a job as well
         return _failed(attempt, error)
     return DONE
-
-
-def warm_up() -> None:
-    """Perform some jobs that do nothing, before a fork: Python writes what it learns of code into the code.
-
-    In a child each such write copies a page: 30 of them, a twentieth of what a job costs (seen).
-    """
-    nothing = JobFunction("", lambda: None, 0, 0.0, 0.0, Hooks(), None)
-    attempt = Attempt(nothing, RunningJob("", [], queue="", payload={}), 0.0)
-    for _ in range(WARM_UPS):
-        copy_context().run(perform, attempt)  # no job runs here
 
 
 def _call(function: JobFunction, running: RunningJob) -> None:

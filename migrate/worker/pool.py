@@ -21,11 +21,9 @@ from migrate.notify import Notifier
 from migrate.worker import lineage, successor
 from migrate.worker.signals import Signals, hold_back
 from migrate.worker.slots import Slot
-from migrate.worker.successor import Legacy, OldWorker
+from migrate.worker.successor import TRIAL, Legacy, OldWorker
 from migrate.worker.telling import Heard
 
-#: In the environment of a trial: load all, reach Redis, start nothing.
-TRIAL = "QUDO_MIGRATE_TRIAL"
 #: Seconds that a trial may take.
 TRIAL_SECONDS = 60.0
 #: Seconds between two lines for `systemctl status`.
@@ -45,7 +43,7 @@ class Pool:
         """`others`: processes beside the workers that know TERM only."""
         self._workers = workers
         self._others = others
-        self._slots = [*workers, *others]
+        self._slots = [*others, *workers]
         self._reporter = reporter
         self._notifier = notifier
         self._title = title

@@ -7,7 +7,6 @@ route of qudo-migrate.toml.
 from __future__ import annotations
 
 import fnmatch
-import random
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -78,6 +77,8 @@ def backoff(
         raise ValueError("backoff: first and longest must not be negative, factor not below 1, jitter from 0 to 1")
 
     def delay(running: RunningJob) -> float:
+        import random  # each child of a process that has it loaded seeds it anew, a twentieth of what a job costs
+
         pause = first
         for _ in range(running.attempt - 1):
             pause = min(longest, pause * factor)

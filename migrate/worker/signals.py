@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 
 #: What a process of ours may have been told to ignore or to handle.
@@ -22,14 +22,17 @@ ALL = (
 )
 
 
-def hold_back() -> None:
-    """Let signals wait until `Signals` handles them: between a fork and that, one would be lost, or end the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
+def hold_back() -> set[int]:
+    """Let signals wait until `Signals` handles them: between a fork and that, one would be lost, or end the process.
+
+    Returns what was held back before.
+    """
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ALL))
 
 
-def let_come() -> None:
-    """End that."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
+def let_come(but: Collection[int] = ()) -> None:
+    """End that, but for these."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number for number in ALL if number not in but])
 
 
 class Signals:
@@ -58,11 +61,6 @@ class Signals:
         """Until a signal comes, or the time is over."""
         select.select([self.wake_fd], [], [], seconds)
         self.drain()
-
-    def become_childs(self, on: Callable[[signal.Signals], None]) -> None:
-        """After a fork: the handlers stay and call `on`; the parent hears nothing. A tenth of what `forget` costs."""
-        signal.set_wakeup_fd(-1)
-        self._on = on
 
     def forget(self) -> None:
         """After a fork: the parent hears nothing of the child's signals; what waits does what it does by default."""

@@ -40,7 +40,7 @@ class Slot:
         read_fd, write_fd = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        hold_back()
+        held = hold_back()
         pid = os.fork()
         if pid == 0:
             status = 70
@@ -49,7 +49,7 @@ class Slot:
                 status = self._body(Telling(write_fd))
             finally:
                 os._exit(status)
-        let_come()
+        let_come(held)  # not more than before: a pool's own may still be held back
         os.close(write_fd)
         self.pid, self.heard, self._started_at = pid, Heard(read_fd), time.monotonic()
 

@@ -10,6 +10,8 @@ from migrate.worker.telling import Heard
 
 #: In the environment over the exec.
 VARIABLE = "QUDO_MIGRATE_POOL"
+#: In the environment of a trial: load all, reach Redis, start nothing.
+TRIAL = "QUDO_MIGRATE_TRIAL"
 
 
 class OldWorker(msgspec.Struct, frozen=True, array_like=True):

@@ -38,6 +38,10 @@ class Telling:
         with contextlib.suppress(OSError):  # a pool that is gone, or slow: nothing depends on it
             os.write(self._fd, b"%d %d\n" % (self._done, self._failed))
 
+    def close(self) -> None:
+        """Tell no more: for processes that aren't the pool's own."""
+        os.close(self._fd)
+
 
 class Heard:
     """The pool's end: what the newest line says."""

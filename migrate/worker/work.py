@@ -1,10 +1,12 @@
-"""The command `work`: loads the app, looks at Redis, starts a pool."""
+"""The command `work`: looks at Redis, starts a pool."""
 
 from __future__ import annotations
 
 import gc
 import os
 import signal
+import socket
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,14 +16,17 @@ from migrate.engine.stopping import stop_on_signals
 from migrate.errors import MigrateError
 from migrate.notify import Notifier
 from migrate.resque.target import Target
-from migrate.worker import application, lineage
+from migrate.worker import lineage
 from migrate.worker.assigning import Assigner
+from migrate.worker.fork_server import Template
+from migrate.worker.functions import Registry
 from migrate.worker.options import WorkOptions
 from migrate.worker.performing import backtrace_of, name_of
-from migrate.worker.pool import TRIAL, Pool, worker_body
+from migrate.worker.pool import Pool, worker_body
 from migrate.worker.scheduler import schedule
 from migrate.worker.signals import Signals, let_come
 from migrate.worker.slots import Slot
+from migrate.worker.successor import TRIAL
 from migrate.worker.telling import Telling
 from migrate.worker.worker import Worker
 
@@ -34,9 +39,10 @@ class WorkResult(msgspec.Struct, frozen=True):
     failed: int  #: attempts that failed, retried ones too
 
 
-def work(config: Config, wanted: WorkOptions, reporter: Reporter) -> WorkResult:
-    """Run a pool until it is told to stop. Raises UsageError for the app, and the target's errors at the start."""
-    registry = application.load(wanted.apps)
+def work(
+    config: Config, wanted: WorkOptions, registry: Registry, template: Template | None, reporter: Reporter
+) -> WorkResult:
+    """Run a pool until it is told to stop. Raises the target's errors at the start. No template: jobs don't fork."""
     target = Target.open(config.target.url, config.target.namespace)
     try:
         target.check_usable()
@@ -45,11 +51,12 @@ def work(config: Config, wanted: WorkOptions, reporter: Reporter) -> WorkResult:
     if os.environ.get(TRIAL):
         return WorkResult("work", 0, 0)
     gc.collect()
-    gc.freeze()  # or the first collection in each child would copy all pages
+    gc.freeze()  # or the first collection in each worker would copy all pages
     assigner = Assigner(config, registry)
 
     def one_worker(telling: Telling) -> int:
-        return _worker(config, wanted, assigner, reporter, telling, paused=pool.paused)
+        connect = template.connect if template else None
+        return _worker(config, wanted, assigner, reporter, telling, connect=connect, paused=pool.paused)
 
     def one_scheduler(telling: Telling) -> int:
         return _scheduler(config, reporter, telling)
@@ -63,18 +70,26 @@ def work(config: Config, wanted: WorkOptions, reporter: Reporter) -> WorkResult:
     ]
     scheduler = Slot("scheduler", worker_body(the_signals, one_scheduler, signal.SIGTERM))
     title = f"Pool of {wanted.workers} for {','.join(wanted.queues)}"
-    pool = Pool(workers, [scheduler] if wanted.scheduler else [], reporter, Notifier.from_environment(), title)
+    others = [*([template] if template else []), *([scheduler] if wanted.scheduler else [])]
+    pool = Pool(workers, others, reporter, Notifier.from_environment(), title)
     pool.run()
     done, failed = pool.counts()
     return WorkResult("work", done, failed)
 
 
 def _worker(
-    config: Config, wanted: WorkOptions, assigner: Assigner, reporter: Reporter, telling: Telling, *, paused: bool
+    config: Config,
+    wanted: WorkOptions,
+    assigner: Assigner,
+    reporter: Reporter,
+    telling: Telling,
+    *,
+    connect: Callable[[], socket.socket] | None,
+    paused: bool,
 ) -> int:
     target = Target.open(config.target.url, config.target.namespace)
     try:
-        Worker(target, config, wanted, assigner, reporter, telling, paused=paused).run()
+        Worker(target, config, wanted, assigner, reporter, telling, connect=connect, paused=paused).run()
     except MigrateError as error:
         reporter.says(f"work: {error.message}")
         return error.exit_status

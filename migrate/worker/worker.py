@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -19,11 +20,11 @@ from migrate.resque.workers import Seat, Settlement, Taken, queue_names
 from migrate.worker import lineage, options
 from migrate.worker.assigning import Assigner
 from migrate.worker.burying import bury_dead
-from migrate.worker.forking import Forking, Order
+from migrate.worker.forking import Forking
 from migrate.worker.heart import Heart
 from migrate.worker.inline import Inline
 from migrate.worker.options import WorkOptions
-from migrate.worker.performing import Attempt, Outcome, warm_up
+from migrate.worker.performing import Attempt, Outcome
 from migrate.worker.signals import Signals
 
 #: Seconds between two heartbeats; Ruby's workers beat each 60 s and are pruned after 300.
@@ -53,7 +54,11 @@ _HANDLED = (
 class Performer(Protocol):
     """Has jobs performed: `Forking` or `Inline`."""
 
-    def run(self, order: Order, attempt: Attempt, meanwhile: Callable[[], float]) -> Outcome:
+    @property
+    def server_pid(self) -> int:
+        """The process that must have ended before it is sure that no job runs; 0: this one alone."""
+
+    def run(self, text: bytes, attempt: Attempt, meanwhile: Callable[[], float]) -> Outcome:
         """Perform one job; `meanwhile` is called now and then and returns the seconds until it wants to be again."""
 
     def kill(self, why: str) -> None:
@@ -88,9 +93,13 @@ class Worker:
         reporter: Reporter,
         told: Counters,
         *,
+        connect: Callable[[], socket.socket] | None = None,
         paused: bool = False,
     ) -> None:
-        """`paused`: takes no jobs until CONT comes."""
+        """`connect` reaches a new fork server; without it jobs run in this process. `paused`: takes no jobs until CONT.
+
+        Raises ServerError when no fork server can be had.
+        """
         self._target = target
         self._wanted = wanted
         self._assigner = assigner
@@ -108,17 +117,14 @@ class Worker:
         self._names_at = self._beaten_at = self._buried_at = float("-inf")
         self._signals = Signals(_HANDLED, self._on_signal)
         self._performer: Performer = (
-            Forking(wanted.jobs_per_fork, assigner.attempt_of, self._signals, wanted.grace)
-            if wanted.jobs_per_fork
-            else Inline(wanted.grace)
+            Forking(wanted.jobs_per_fork, connect, self._signals, wanted.grace) if connect else Inline(wanted.grace)
         )
+        self._process = lineage.this_process(self._performer.server_pid)
         self._patience = Patience(RETRY_FOR_SECONDS, self._stop, lambda reason: reporter.waits("work", reason))
 
     def run(self) -> None:
         """Raises what no waiting mends. A job in hand is settled before it returns, if Redis is there."""
-        lineage.prepare()
-        warm_up()
-        heart = Heart(self._target, self.id, self._dialect, BEAT_SECONDS) if not self._wanted.jobs_per_fork else None
+        heart = None if self._wanted.jobs_per_fork else Heart(self._target, self.id, self._dialect, BEAT_SECONDS)
         try:
             self._patiently(self._begin)
             if heart:
@@ -174,7 +180,7 @@ class Worker:
             running = assignment.attempt.running
             self._title(f"Performing {taken.queue} since {int(time.time())} [{running.class_name}]")
             self._busy = True
-            outcome = self._performer.run(Order(taken.queue, taken.text), assignment.attempt, self._keep_house_quietly)
+            outcome = self._performer.run(taken.text, assignment.attempt, self._keep_house_quietly)
             self._busy = False
             self._performer.over()
         settlement = self._assigner.settle(assignment, outcome, self.id, time.time())
@@ -250,7 +256,10 @@ class Worker:
         return max(0.0, due - time.monotonic())
 
     def _beat(self) -> None:
-        if not self._seat.beat():  # pruned by somebody who took it for dead
+        server_pid = self._performer.server_pid
+        if not self._seat.beat() or server_pid != self._process.server_pid:
+            # Pruned by somebody who took it for dead, or with a new fork server.
+            self._process = lineage.this_process(server_pid)
             self._seat.register(self._process, time.time())
         self._beaten_at = time.monotonic()
 

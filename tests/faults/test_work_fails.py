@@ -267,13 +267,28 @@ def _round(load: Load, pool: Pool, chance: random.Random, killed: Counter[str]) 
     for _ in range(min(KILLS_PER_ROUND, KILLS - killed.total())):
         load.push(40)
         time.sleep(chance.uniform(0, LONGEST_DELAY_SECONDS))
-        what = chance.choice(["worker", "worker", "child", "child", "pool", "leader"])
+        what = chance.choice(["worker", "worker", "child", "child", "server", "template", "pool", "leader"])
         killed[what] += _kill(what, chance, pool, pools)
     for command in pools:
         pool.end(command, chance.choice([signal.SIGQUIT, signal.SIGTERM]))
     last = pool.start("--no-fork", workers=4)
     wait_until(lambda: not load.left(), 60, "all is settled")
     pool.end(last)
+
+
+def victims(pools: list[RunningCommand]) -> dict[str, list[int]]:
+    """The processes of these pools, by what they are."""
+    ours = [pid for command in pools for pid in children(command.pid)]
+    templates = [pid for pid in ours if "Template of fork servers" in title(pid)]
+    leaders = [pid for pid in ours if "Scheduler" in title(pid)]
+    servers = [pid for template in templates for pid in children(template)]
+    return {
+        "template": templates,
+        "leader": leaders,
+        "worker": [pid for pid in ours if pid not in templates and pid not in leaders],
+        "server": servers,
+        "child": [pid for server in servers for pid in children(server)],
+    }
 
 
 def _kill(what: str, chance: random.Random, pool: Pool, pools: list[RunningCommand]) -> int:
@@ -284,13 +299,7 @@ def _kill(what: str, chance: random.Random, pool: Pool, pools: list[RunningComma
         pools[place].wait(10)
         pools[place] = pool.start(*WAYS[place], workers=2)
         return 1
-    ours = [pid for command in pools for pid in children(command.pid)]
-    workers = [pid for pid in ours if "Scheduler" not in title(pid)]
-    found = {
-        "leader": [pid for pid in ours if "Scheduler" in title(pid)],
-        "worker": workers,
-        "child": [child for pid in workers for child in children(pid)],
-    }[what]
+    found = victims(pools)[what]
     if not found:
         return 0
     with contextlib.suppress(ProcessLookupError):

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.conftest import WriteConfig
-from tests.integration.working import Pool, parent
+from tests.integration.working import Pool, children, parent, title, worker_of
 from tests.servers import RedisServer
 from tests.servers.command import Cli
 from tests.servers.databases import Database
@@ -46,6 +46,13 @@ def aborts(arg):
 @job("Worker::Slow", timeout=0.3)
 def slow(arg):
     note("slow begins")
+    time.sleep(30)
+
+
+@job("Worker::Closes", timeout=0.3)
+def closes(arg):
+    note("closes")
+    os.closerange(3, 64)
     time.sleep(30)
 
 
@@ -91,15 +98,16 @@ def test_a_job_that_fails_is_tried_again_as_often_as_it_says(pool: Pool, redis: 
 
 
 def test_failures_without_another_try(pool: Pool) -> None:
-    for name in ("Worker::Aborts", "Worker::Unknown", "Worker::Slow"):
+    for name in ("Worker::Aborts", "Worker::Unknown", "Worker::Slow", "Worker::Closes"):
         pool.push(name)
     pool.start()
-    wait_until(lambda: len(pool.failures) == 3, 20, "all three are on record")
-    assert pool.ran == ["aborts", "slow begins"]
+    wait_until(lambda: len(pool.failures) == 4, 20, "all four are on record")
+    assert pool.ran == ["aborts", "slow begins", "closes"]
     by_class = {failure["payload"]["class"]: failure for failure in pool.failures}
     assert "never again" in by_class["Worker::Aborts"]["error"]
     assert "Worker::Unknown" in by_class["Worker::Unknown"]["error"]
     assert by_class["Worker::Slow"]["exception"].endswith("TimedOut")
+    assert by_class["Worker::Closes"]["exception"].endswith("TimedOut")  # though it has hung up
 
 
 @pytest.mark.parametrize("options", [(), ("--jobs-per-fork", "10"), ("--no-fork",)], ids=" ".join)
@@ -134,11 +142,41 @@ def test_a_child_that_is_killed_leaves_a_failure_and_the_worker_goes_on(pool: Po
     assert len(pool.failures) == 1
 
 
+def test_the_processes_that_fork_are_replaced_when_they_are_killed(pool: Pool, redis: Redis) -> None:
+    pool.push("Worker::Sleeps", {"seconds": 60})
+    command = pool.start()
+    wait_until(lambda: pool.ran, 10, "it sleeps")
+    child = int(pool.ran[0].split()[1])
+    worker, server = worker_of(child), parent(child)
+    template = parent(server)
+    assert parent(template) == command.pid
+
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: pool.failures, 10, "its job ends with it, and is on record")
+    assert "fork server was killed" in pool.failures[0]["error"]
+    assert not Path(f"/proc/{child}").exists() or "Sleeps" not in title(child)
+    pool.push("Worker::Mail", {"n": 1})
+    wait_until(lambda: pool.ran[-1] == "mail 1", 10, "the same worker has another")
+    assert pool.workers == {worker}
+
+    os.kill(template, signal.SIGKILL)
+    command.wait_for("template was killed by SIGKILL")
+    wait_until(lambda: [pid for pid in children(command.pid) if "Template" in title(pid)], 10, "there is another")
+    pool.push("Worker::Mail", {"n": 2})
+    wait_until(lambda: pool.ran[-1] == "mail 2", 10, "the worker needs none")
+    os.kill(worker, signal.SIGKILL)
+    pool.push("Worker::Mail", {"n": 3})
+    wait_until(lambda: pool.ran[-1] == "mail 3", 20, "the next worker does")
+    assert len(pool.failures) == 1
+    pool.end(command)
+    assert redis.scard("resque:workers") == 0
+
+
 def test_a_worker_that_is_killed_leaves_a_failure_and_another_takes_its_place(pool: Pool, redis: Redis) -> None:
     pool.push("Worker::Sleeps", {"seconds": 60})
     command = pool.start()
     wait_until(lambda: pool.ran, 10, "it sleeps")
-    worker = parent(int(pool.ran[0].split()[1]))
+    worker = worker_of(int(pool.ran[0].split()[1]))
     assert worker != command.pid
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: pool.failures, 20, "its failure is on record")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ class Pool:
 def parent(pid: int) -> int:
     """Of a process that runs: who started it."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def worker_of(child: int) -> int:
+    """The worker whose job runs in this process; its fork server, which is the parent, tells by its title."""
+    found = re.search(r"Forks for worker (\d+)", title(parent(child)))
+    assert found, title(parent(child))
+    return int(found[1])
 
 
 def children(pid: int) -> list[int]:

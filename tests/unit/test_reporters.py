@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.engine import reporters
-from migrate.engine.reporters import BarReporter, LineReporter, Reporter
+from migrate.engine.bars import BarReporter
+from migrate.engine.reporters import LineReporter, Reporter
 
 
 class Clock:
