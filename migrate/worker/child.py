@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import sys
@@ -55,8 +54,8 @@ def attempt_of(order: Order, registry: Registry) -> Attempt:
     return attempt_at(function, payload, policy, order.queue)
 
 
-def serve(worker: socket.socket, registry: Registry, jobs: int) -> None:
-    """Perform so many jobs, or fewer when the worker closes its end."""
+def serve(worker: int, registry: Registry, jobs: int) -> None:
+    """Perform so many jobs, or fewer when the worker closes its end of this descriptor."""
     for _ in range(jobs):
         frame = frames.receive(worker)
         if frame is None:
@@ -65,8 +64,11 @@ def serve(worker: socket.socket, registry: Registry, jobs: int) -> None:
         running = attempt.running
         lineage.set_title(f"Processing {running.queue} since {int(time.time())} [{running.class_name}]")
         outcome = perform(attempt)
-        with contextlib.suppress(Exception):
+        try:
             sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001, S110  whatever the app has put there
+            pass
         frames.send(worker, encode(outcome))
 
 
@@ -82,6 +84,6 @@ def warm_up() -> None:
     ours, childs = socket.socketpair()
     with ours, childs:
         for _ in range(WARM_UPS):
-            frames.send(ours, order)
-            copy_context().run(serve, childs, registry, 1)  # no job runs here
-            read_outcome(frames.receive(ours) or b"")
+            frames.send(ours.fileno(), order)
+            copy_context().run(serve, childs.fileno(), registry, 1)  # no job runs here
+            read_outcome(frames.receive(ours.fileno()) or b"")

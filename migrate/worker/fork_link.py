@@ -22,11 +22,11 @@ class Child(NamedTuple):
     """A child that lives, as its worker sees it."""
 
     pid: int
-    socket: socket.socket
+    fd: int  #: of its worker's end of their socket
 
     def has_spoken(self) -> bool:
         """Whether there is something to read: of one that waits for a job, its end."""
-        return bool(select.select([self.socket], [], [], 0)[0])
+        return bool(select.select([self.fd], [], [], 0)[0])
 
 
 class ForkLink:
@@ -38,6 +38,7 @@ class ForkLink:
         self._asked = 0  #: children that were asked for and haven't come
         self._spares: list[Child] = []
         self._errno = 0  #: why the last fork has failed
+        self._unsent = b""  #: requests that can wait for the next one that can't: the fork server wakes up less often
         self.pid = self._reply()[1]
         self._ask(fork_server.NAME, os.getpid())
 
@@ -59,12 +60,12 @@ class ForkLink:
             child = self._spares.pop(0)
             if not child.has_spoken():
                 return child
-            child.socket.close()
+            os.close(child.fd)
             self.leave(child.pid)
 
     def leave(self, pid: int) -> None:
         """This child gets no more jobs and no signals: it may be reaped when it ends."""
-        self._ask(fork_server.LEAVE, pid)
+        self._unsent += fork_server.REQUEST.pack(fork_server.LEAVE, pid)
 
     def status(self, child: Child) -> int | None:
         """How it has ended, as `os.waitstatus_to_exitcode` says it; None while it runs."""
@@ -79,7 +80,7 @@ class ForkLink:
             self._reply()
         while self._spares:
             child = self._spares.pop()
-            child.socket.close()
+            os.close(child.fd)
             self.leave(child.pid)
         self._ask(fork_server.END)
         self._link.settimeout(None)
@@ -89,13 +90,14 @@ class ForkLink:
     def close(self) -> None:
         """Without a word: the fork server sees it."""
         for child in self._spares:
-            child.socket.close()
+            os.close(child.fd)
         self._spares = []
         self._link.close()
 
     def _ask(self, kind: bytes, pid: int = 0) -> None:
+        requests, self._unsent = self._unsent + fork_server.REQUEST.pack(kind, pid), b""
         try:
-            self._link.sendall(fork_server.REQUEST.pack(kind, pid))
+            self._link.sendall(requests)
         except OSError:
             raise ServerGone from None
 
@@ -109,7 +111,7 @@ class ForkLink:
             raise ServerGone
         kind, pid, number = fork_server.REPLY.unpack(data)
         if kind == fork_server.FORKED:
-            self._spares.append(Child(pid, socket.socket(fileno=descriptors[0])))
+            self._spares.append(Child(pid, descriptors[0]))
             self._asked -= 1
         elif kind == fork_server.FAILED:
             self._asked, self._errno = self._asked - 1, number

@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 from enum import Enum, auto
 from types import FrameType
 from typing import NoReturn
@@ -102,6 +101,7 @@ class Template(Slot):
     def _prepare(self) -> None:
         let_come()
         lineage.die_with_parent(signal.SIGTERM, self._parent)
+        os.setpgid(0, 0)  # Ctrl-C is for the pool; and each child would have to look the function up
         for old in successor.take().workers:
             with contextlib.suppress(OSError):
                 os.close(old.fd)  # the pool's
@@ -169,28 +169,34 @@ class Template(Slot):
                 return
 
     def _fork(self, worker: socket.socket, me: int) -> None:
-        workers, childs = socket.socketpair()
-        with workers, childs:
-            try:
-                pid = os.fork()
-            except OSError as error:
-                worker.sendall(REPLY.pack(FAILED, 0, error.errno or 0))
-                return
-            if pid:
-                socket.send_fds(worker, [REPLY.pack(FORKED, pid, 0)], [workers.fileno()])
-                return
-            status = 1
-            try:
-                workers.close()
-                worker.close()  # what only this server holds must end with it
-                self._role = Role.CHILD
-                lineage.die_with_parent(signal.SIGKILL, me)
-                lineage.set_title("Waiting for a job of its worker")
-                os.setpgid(0, 0)  # so that a kill reaches what the job has started, and Ctrl-C doesn't reach the job
-                child.serve(childs, self._registry, self._jobs)
-                status = 0
-            finally:
-                _leave(status)
+        pair = socket.socketpair()
+        workers, childs = [each.detach() for each in pair]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            worker.sendall(REPLY.pack(FAILED, 0, error.errno or 0))
+        else:
+            if pid == 0:
+                os.close(workers)
+                self._be_child(worker.fileno(), childs, me)
+            socket.send_fds(worker, [REPLY.pack(FORKED, pid, 0)], [workers])
+        os.close(workers)
+        os.close(childs)
+
+    # --- in a child: each function that is called here costs it some microseconds ----------------------------------
+
+    def _be_child(self, server: int, worker: int, server_pid: int) -> NoReturn:
+        status = 1
+        try:
+            os.close(server)  # what the fork server alone holds ends with it
+            self._role = Role.CHILD
+            lineage.die_with_parent(signal.SIGKILL, server_pid)
+            lineage.set_title("Waiting for a job of its worker")
+            os.setpgid(0, 0)  # so that a kill reaches what the job has started, and Ctrl-C doesn't reach the job
+            child.serve(worker, self._registry, self._jobs)
+            status = 0
+        finally:
+            os._exit(status)  # without the clean-up that belongs to the pool: its atexit functions
 
 
 def _status(pid: int) -> int | None:
@@ -199,11 +205,3 @@ def _status(pid: int) -> int | None:
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-
-
-def _leave(status: int) -> NoReturn:
-    """Without the clean-up that belongs to the pool: its atexit functions."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)

@@ -54,7 +54,7 @@ class Forking:
         if child is None or child.has_spoken():  # it has died while it waited
             child = self._next_child()
         self._given += 1
-        frames.send(child.socket, encode(order_of(text, attempt)))
+        frames.send(child.fd, encode(order_of(text, attempt)))
         if self._killed:  # the signal came before there was a child
             _kill(child.pid, signal.SIGKILL)
         if self._given >= self._jobs_per_fork:
@@ -105,7 +105,7 @@ class Forking:
         ends = [(limit, signal.SIGTERM), (limit + self._grace, signal.SIGKILL)] if timeout > 0 else []
         late = False
         poll = select.poll()
-        poll.register(child.socket, select.POLLIN)
+        poll.register(child.fd, select.POLLIN)
         poll.register(self._signals.wake_fd, select.POLLIN)
         look = 0.0  # it has closed its end: it has died, or is about to, or runs on without a word
         while True:
@@ -115,11 +115,11 @@ class Forking:
             ready = [fd for fd, _ in poll.poll((min(pause, look) if look else pause + 0.001) * 1000)]
             if self._signals.wake_fd in ready:
                 self._signals.drain()
-            if child.socket.fileno() in ready:
-                answer = frames.receive(child.socket)
+            if child.fd in ready:
+                answer = frames.receive(child.fd)
                 if answer is not None:
                     return self._answered(child, answer, timeout if late else 0.0)
-                poll.unregister(child.socket)
+                poll.unregister(child.fd)
                 look = FIRST_LOOK_SECONDS
             elif not ready and (ended := self._ended(child)) is not None:
                 # Something that it has started may hold its end of the socket.
@@ -158,7 +158,7 @@ class Forking:
     def _part(self, child: Child) -> None:
         """It gets no more jobs. It may take its time to end: a millisecond is a lot here."""
         self._child = None  # before its pid may be another's: a handler of signals may come in between
-        child.socket.close()
+        os.close(child.fd)
         self._server.leave(child.pid)
 
 

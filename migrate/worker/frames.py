@@ -1,9 +1,11 @@
-"""Messages between a worker and its children, over a socket: their length, then their bytes."""
+"""Messages between a worker and its children, over the descriptor of a socket: their length, then their bytes.
+
+Plain calls of the system, no objects around them: each Python function that a child calls copies some pages.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import os
 import struct
 
 _LENGTH = struct.Struct("!I")
@@ -11,18 +13,22 @@ _LENGTH = struct.Struct("!I")
 _FIRST, _MOST = 8192, 1 << 20
 
 
-def send(to: socket.socket, frame: bytes) -> None:
+def send(fd: int, frame: bytes) -> None:
     """A receiver that has died is no error: its end is read next."""
-    with contextlib.suppress(OSError):
-        to.sendall(_LENGTH.pack(len(frame)) + frame)
+    data = _LENGTH.pack(len(frame)) + frame
+    try:
+        while (sent := os.write(fd, data)) < len(data):
+            data = data[sent:]
+    except OSError:
+        pass
 
 
-def receive(source: socket.socket) -> bytes | None:
+def receive(fd: int) -> bytes | None:
     """One frame; None when the other side has ended. There is never more than one under way."""
     try:
-        data = source.recv(_FIRST)
+        data = os.read(fd, _FIRST)
         while data and len(data) < _LENGTH.size:
-            data += source.recv(_FIRST)
+            data += os.read(fd, _FIRST)
         if not data:
             return None
         size = _LENGTH.size + _LENGTH.unpack_from(data)[0]
@@ -30,7 +36,7 @@ def receive(source: socket.socket) -> bytes | None:
             return data[_LENGTH.size :]
         parts = bytearray(data)
         while len(parts) < size:
-            part = source.recv(min(size - len(parts), _MOST))
+            part = os.read(fd, min(size - len(parts), _MOST))
             if not part:
                 return None
             parts += part

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
+from json.scanner import make_scanner
 from typing import Any, NamedTuple
 
 import msgspec
@@ -44,7 +46,7 @@ class NextTry(NamedTuple):
 def decode(text: bytes) -> Payload:
     """Raises NotAJob."""
     try:
-        value = _decoder.decode(text.decode())
+        value = _value(text.decode())
     except (ValueError, RecursionError):
         raise NotAJob("not JSON, or no UTF-8") from None
     if not isinstance(value, dict):
@@ -59,12 +61,21 @@ def decode(text: bytes) -> Payload:
     return Payload(text, value, name, args, _retries(value), _count(value.get("max_retry")))
 
 
+def _value(text: str) -> Any:
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _decoder.decode(text)
+    return value if end == len(text) else _decoder.decode(text)  # space around it, or more than one value
+
+
 def _refuse(word: str) -> None:
     raise ValueError(word)  # NaN and Infinity are no JSON
 
 
 #: Made once: `json.loads` would make one for each text, which costs a child more than the decoding (seen).
 _decoder = json.JSONDecoder(parse_constant=_refuse)
+_scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]
 
 
 def _retries(value: dict[str, Any]) -> int:

@@ -82,7 +82,7 @@ def _call(function: JobFunction, running: RunningJob) -> None:
 
 def _to_its_end(result: object) -> None:
     """What an async function returns has not run yet; also one behind a decorator that knows nothing of async."""
-    if not inspect.isawaitable(result):
+    if result is None or not inspect.isawaitable(result):
         return
     import asyncio  # two megabytes that most apps don't need
 
