@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class Child(NamedTuple):
 
 
 class ForkLink:
-    """All methods raise ServerGone, but for `close`. A pid is the child's own until `leave`: it isn't reaped before."""
+    """Methods that ask raise ServerGone. A pid is the child's own until `leave`: it isn't reaped before."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -39,6 +40,7 @@ class ForkLink:
         self._spares: list[Child] = []
         self._errno = 0  #: why the last fork has failed
         self._unsent = b""  #: requests that can wait for the next one that can't: the fork server wakes up less often
+        self.pid = 0
         self.pid = self._reply()[1]
         self._ask(fork_server.NAME, os.getpid())
 
@@ -105,6 +107,10 @@ class ForkLink:
         """The next one; a child that has come waits among the spares."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._link, fork_server.REPLY.size, 1)
+        except TimeoutError:
+            if self.pid:
+                os.kill(self.pid, signal.SIGKILL)  # so that none of its children runs on
+            raise ServerGone from None
         except OSError:
             raise ServerGone from None
         if len(data) != fork_server.REPLY.size:

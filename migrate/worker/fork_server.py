@@ -116,10 +116,8 @@ class Template(Slot):
             if not descriptors:
                 return
             with socket.socket(fileno=descriptors[0]) as worker, contextlib.suppress(OSError):
-                if os.fork() == 0:  # else the worker sees the end of its connection
-                    telling.close()
-                    pool.close()
-                    self._serve(worker)
+                if os.fork() == 0:  # when that fails, the worker sees the end of its connection
+                    self._serve(worker, pool, telling)
 
     def _heed(self, number: int, _frame: FrameType | None) -> None:
         """TERM ends the template and a child's job; else a terminal or a group may be meant, and others decide.
@@ -134,10 +132,12 @@ class Template(Slot):
 
     # --- in a fork server ------------------------------------------------------------------------------------------
 
-    def _serve(self, worker: socket.socket) -> NoReturn:
+    def _serve(self, worker: socket.socket, pool: socket.socket, telling: Telling) -> NoReturn:
         status = 1
         try:
             self._role = Role.SERVER
+            telling.close()
+            pool.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._obey(worker)
             status = 0

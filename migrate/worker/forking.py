@@ -74,9 +74,9 @@ class Forking:
 
     def close(self) -> None:
         """End the children that wait for a job, and the fork server."""
+        if self._child is not None:
+            self._part(self._child)
         with contextlib.suppress(ServerGone):
-            if self._child is not None:
-                self._part(self._child)
             self._server.end()
         self._server.close()
 
@@ -89,9 +89,9 @@ class Forking:
         return server
 
     def _next_child(self) -> Child:
+        if self._child is not None:
+            self._part(self._child)
         try:
-            if self._child is not None:
-                self._part(self._child)
             child = self._server.child()
         except ServerGone:  # it was killed, and its children with it
             self._server.close()
@@ -134,15 +134,13 @@ class Forking:
         outcome = read_outcome(answer)
         # A child that is late may have been told to end just after it had answered: no more jobs for it.
         if self._given >= self._jobs_per_fork or timed_out_seconds:
-            with contextlib.suppress(ServerGone):
-                self._part(child)
+            self._part(child)
         if timed_out_seconds and not outcome.done:
             return _timed_out(timed_out_seconds, outcome)
         return outcome
 
     def _died(self, child: Child, how: str, timed_out_seconds: float) -> Outcome:
-        with contextlib.suppress(ServerGone):
-            self._part(child)
+        self._part(child)
         if timed_out_seconds:
             return _timed_out(timed_out_seconds, None)
         return Outcome(False, True, "Killed" if self._killed else "DirtyExit", self._killed or how)
@@ -152,6 +150,7 @@ class Forking:
         try:
             status = self._server.status(child)
         except ServerGone:
+            _kill(child.pid, signal.SIGKILL)  # as the kernel does, perhaps an instant later
             return "the worker's fork server was killed, and the job's process with it"
         return None if status is None else _how_it_ended(status)
 

@@ -23,19 +23,18 @@ def send(fd: int, frame: bytes) -> None:
         pass
 
 
+def _size(data: bytes | bytearray) -> int:
+    return _LENGTH.size if len(data) < _LENGTH.size else _LENGTH.size + _LENGTH.unpack_from(data)[0]
+
+
 def receive(fd: int) -> bytes | None:
     """One frame; None when the other side has ended. There is never more than one under way."""
     try:
         data = os.read(fd, _FIRST)
-        while data and len(data) < _LENGTH.size:
-            data += os.read(fd, _FIRST)
-        if not data:
-            return None
-        size = _LENGTH.size + _LENGTH.unpack_from(data)[0]
-        if len(data) == size:
+        if _size(data) == len(data):
             return data[_LENGTH.size :]
         parts = bytearray(data)
-        while len(parts) < size:
+        while (size := _size(parts)) != len(parts):
             part = os.read(fd, min(size - len(parts), _MOST))
             if not part:
                 return None

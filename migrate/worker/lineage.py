@@ -31,11 +31,6 @@ def _prctl() -> Any:
     return ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def prepare() -> None:
-    """Load what a child would else load itself."""
-    _prctl()
-
-
 def die_with_parent(number: signal.Signals, parent: int) -> None:
     """Have the kernel send this process a signal when its parent ends, or end it now if that has happened.
 

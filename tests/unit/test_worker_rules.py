@@ -96,12 +96,27 @@ def test_a_class_has_one_function() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff", b"[1]", b"{}", b'{"class":5}', b'{"class":"A","args":{}}', b'{"class":"A","args":[NaN]}']
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"[1]",
+        b"{}",
+        b'{"class":5}',
+        b'{"class":"A","args":{}}',
+        b'{"class":"A","args":[NaN]}',
+        b'{"class":"A"}{}',
+        b'{"class":"A"',
+    ],
 )
 def test_a_text_that_is_no_job_is_told_without_its_data(text: bytes) -> None:
     with pytest.raises(NotAJob) as caught:
         decode(text)
     assert "NaN" not in str(caught.value)
+
+
+def test_space_around_a_job_is_nothing() -> None:
+    assert decode(b' \n{"class":"A","args":[1]}\n').args == [1]
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
