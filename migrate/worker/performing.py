@@ -18,6 +18,7 @@ from migrate.worker.running import Abort, RunningJob, enter
 
 #: Frames of a backtrace that a failure keeps, the innermost ones.
 MOST_FRAMES = 100
+_OURS = __file__.removesuffix("performing.py")
 
 
 class Terminated(BaseException):
@@ -125,7 +126,7 @@ def name_of(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def backtrace_of(trace: TracebackType | None) -> list[str]:
-    """The lines that a failure shows, the innermost first as in Ruby; no values, and none of our own frames."""
-    frames = [frame for frame in traceback.extract_tb(trace) if frame.filename != __file__]
+def backtrace_of(trace: TracebackType | None, *, with_ours: bool = False) -> list[str]:
+    """The lines that a failure shows, the innermost first as in Ruby; no values, and no frames of the worker's own."""
+    frames = [frame for frame in traceback.extract_tb(trace) if with_ours or not frame.filename.startswith(_OURS)]
     return [plain(f"{frame.filename}:{frame.lineno}:in `{frame.name}'") for frame in reversed(frames[-MOST_FRAMES:])]

@@ -94,7 +94,9 @@ def _worker(
         reporter.says(f"work: {error.message}")
         return error.exit_status
     except Exception as error:  # noqa: BLE001  without values, which a traceback's last line may show
-        reporter.says(f"work: a bug of qudo-migrate: {name_of(error)} at {backtrace_of(error.__traceback__)[:5]}")
+        reporter.says(
+            f"work: a bug of qudo-migrate: {name_of(error)} at {backtrace_of(error.__traceback__, with_ours=True)[:5]}"
+        )
         return 70
     finally:
         telling.tell()

@@ -107,6 +107,7 @@ def test_failures_without_another_try(pool: Pool) -> None:
     assert "never again" in by_class["Worker::Aborts"]["error"]
     assert "Worker::Unknown" in by_class["Worker::Unknown"]["error"]
     assert by_class["Worker::Slow"]["exception"].endswith("TimedOut")
+    assert [line.rsplit(":in ")[1] for line in by_class["Worker::Slow"]["backtrace"]] == ["`slow'"]
     assert by_class["Worker::Closes"]["exception"].endswith("TimedOut")  # though it has hung up
 
 
