@@ -1,7 +1,7 @@
 """Purging: delivered outbox rows go, behind a durable fence. What is not known to be safe in Redis stays.
 
 Kept whatever their age: rows whose bit is clear, rows that still hold a uniqkey (freed first where their job is over),
-rows of jobs that are not due yet.
+rows of jobs that are not due yet. Failures of jobs that have crossed are noted first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from migrate.config import Config, SourceConfig
+from migrate.config import Config, FailureImport, SourceConfig
 from migrate.engine import binding, over
+from migrate.engine.failures import FailuresImport
+from migrate.engine.final_failures import LOGGED_WITHIN_SECONDS
 from migrate.engine.meeting import meet
 from migrate.engine.pacing import DEFAULT_CAP, ChunkSize
 from migrate.engine.recording import record
@@ -95,7 +97,8 @@ def purge(
         binding.check(source, target)
         if not ddl.lacking(source):
             checked.append(source.name)
-            purging_of_one = SourcePurge(source, target, Routing(source, config), options, stop, reporter)
+            imports = config.failures.import_
+            purging_of_one = SourcePurge(source, target, Routing(source, config), options, stop, reporter, imports)
             try:
                 purging_of_one.run()
             finally:
@@ -131,7 +134,9 @@ class SourcePurge:
         options: PurgeOptions,
         stop: Stop,
         reporter: Reporter,
+        imports: FailureImport,
     ) -> None:
+        """`imports`: by which rule failures are imported, now or later."""
         self._source = source
         self._target = target
         self._options = options
@@ -139,6 +144,8 @@ class SourcePurge:
         self._reporter = reporter
         self._routing = routing
         self._size = ChunkSize(DEFAULT_CAP)
+        self._keeps_note = imports is FailureImport.FINAL and not options.dry_run
+        self._failures = FailuresImport(source, target, routing, Tally(), stop)
         self._returning: set[Identity] = set()  #: jobs on their way back to Qudo: their rows are all there is of them
         self.counts: Counter[str] = Counter()  #: outbox rows: `purged`, and those that stay by reason
         self.ignored: list[str] = []  #: what --force ignored
@@ -147,6 +154,8 @@ class SourcePurge:
         """Raises Refused without proof of durability, Interrupted between chunks, and the servers' errors."""
         self._reporter.source_started(self._source.name, 0)
         self._routing.refresh()
+        if self._keeps_note:  # an outbox row is all that tells of a failure that its job goes on in Resque
+            self._failures.note_crossed()
         after = -1
         while True:
             with self._source.reading() as connection:
@@ -221,11 +230,15 @@ class SourcePurge:
             reason = "holding_uniqkey"
         elif row.run_after > now:
             reason = "not_due"
-        elif row.moved_at > now - self._options.older_than_seconds:
+        elif row.moved_at > now - self._youngest(row):
             reason = "young"
         if reason is not None:
             self.counts[reason] += 1
         return reason is None
+
+    def _youngest(self, row: Delivered) -> int:
+        """Seconds that a row stays: a job that has failed may be logged as failed after it has crossed."""
+        return max(self._options.older_than_seconds, LOGGED_WITHIN_SECONDS if row.retry_cnt else 0)
 
     def _delete(self, batch: int, seqs: Sequence[int]) -> None:
         if self._options.dry_run:

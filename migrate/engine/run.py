@@ -57,7 +57,8 @@ def run(
             drain_of_one = Drain(source, target, config, options, tally, stop, reporter, held_by)
             drain_of_one.run()
             if options.purge:
-                purge = SourcePurge(source, target, drain_of_one.routing, PurgeOptions(0), stop, reporter)
+                imports = config.failures.import_
+                purge = SourcePurge(source, target, drain_of_one.routing, PurgeOptions(0), stop, reporter, imports)
                 purge.run()
                 tally.purged = purge.counts["purged"]
 

@@ -33,6 +33,10 @@ status = tables.job_status.c
 
 #: Rows whose fingerprints one statement reads.
 MARKS_PER_PAGE = 5000
+#: Fingerprints that one statement names, so that the server sends only rows that have one of them.
+FINGERPRINTS_SENT = 100
+#: Seconds by which rows of one batch may have moved in another order than their seqs': an enqueue may wait for a lock.
+OUT_OF_ORDER_SECONDS = 300
 #: Rows that one transaction marks.
 MARKED_TOGETHER = 200
 
@@ -45,6 +49,13 @@ class Mark(NamedTuple):
     time: int  #: Unix second; what it means is the query's matter
     retried: bool
     put_back: int = 0  #: when a worker had put the job back after a failure, by that worker's clock; 0: never
+
+
+class Rows(NamedTuple):
+    """How many rows of `exception_log`."""
+
+    all: int
+    unmarked: int  #: nobody has put them back, and they aren't imported
 
 
 def _fingerprint(table: Table) -> ColumnElement[str]:
@@ -88,30 +99,71 @@ def completed_jobs(source: Source, func_ids: Collection[int], part: int, parts: 
     yield from _marks(source, tables.job_status, status.job_start_time, None, func_ids, part, parts, condition)
 
 
-def moved_jobs(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
-    """The marks of all rows in the outbox; the id is Qudo's. `time`: when they moved."""
+def count(source: Source, func_ids: Collection[int]) -> Rows:
+    """How many rows there are of these funcs."""
+    unmarked = func.coalesce(func.sum(case((log.retried == 0, 1), else_=0)), 0)
+    query = select(func.count(), unmarked).where(log.func_id.in_(sorted(func_ids)))
+    with source.reading() as connection:
+        row = connection.execute(query).one()
+    return Rows(int(row[0]), int(row[1]))
+
+
+def moved_jobs(source: Source, func_ids: Collection[int], fingerprints: Collection[int], since: int) -> Iterator[Mark]:
+    """The marks of outbox rows that moved in the second `since` or later; the id is Qudo's. `time`: when they moved.
+
+    The outbox has no index that tells when a row moved: each would make moves dearer. But seqs of a batch were given
+    one after the other, so each batch is read backwards, down to what is too old. Older ones among them are no fault.
+    """
+    outbox = tables.outbox.c
+    for batch, newest in _batches_since(source, since - OUT_OF_ORDER_SECONDS):
+        last: int | None = newest
+        while last is not None:
+            first = max(0, last - MARKS_PER_PAGE + 1)
+            within = (outbox.batch == batch) & outbox.seq.between(first, last)
+            with source.reading() as connection:
+                yield from _moved_marks(connection, within, func_ids, fingerprints)
+                last = _last_seq(connection, batch, first, since - OUT_OF_ORDER_SECONDS)
+
+
+def _batches_since(source: Source, since: int) -> list[tuple[int, int]]:
+    """Each batch whose last row isn't older, and that row's seq: some look-ups in the primary key for each batch."""
+    outbox = tables.outbox.c
+    newest = select(outbox.batch, func.max(outbox.seq).label("seq")).group_by(outbox.batch).subquery("newest")
+    query = (
+        select(outbox.batch, outbox.seq)
+        .select_from(newest.join(tables.outbox, (outbox.batch == newest.c.batch) & (outbox.seq == newest.c.seq)))
+        .where(outbox.moved_at >= since)
+    )
+    with source.reading() as connection:
+        return [(int(row[0]), int(row[1])) for row in connection.execute(query)]
+
+
+def _last_seq(connection: Connection, batch: int, before: int, since: int) -> int | None:
+    """The seq of the last row before one, if there is one that isn't older than `since`."""
+    outbox = tables.outbox.c
+    query = (
+        select(outbox.seq, outbox.moved_at)
+        .where(outbox.batch == batch, outbox.seq < before)
+        .order_by(outbox.seq.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return int(row[0]) if row is not None and int(row[1]) >= since else None
+
+
+def _moved_marks(
+    connection: Connection, within: ColumnElement[bool], func_ids: Collection[int], fingerprints: Collection[int]
+) -> Iterator[Mark]:
     outbox = tables.outbox.c
     put_back = case((outbox.retry_cnt > 0, func.coalesce(outbox.enqueue_time, 0)), else_=0)
-    after = (-1, -1)
-    while True:
-        query = (
-            select(outbox.batch, outbox.seq, outbox.job_id, _fingerprint(tables.outbox), outbox.moved_at, put_back)
-            .where(
-                (outbox.batch > after[0]) | ((outbox.batch == after[0]) & (outbox.seq > after[1])),
-                outbox.func_id.in_(sorted(func_ids)),
-            )
-            .order_by(outbox.batch, outbox.seq)
-            .limit(MARKS_PER_PAGE)
-        )
-        with source.reading() as connection:
-            rows = connection.execute(query).all()
-        for row in rows:
-            fingerprint = int(row[3], 16)
-            if fingerprint % parts == part:
-                yield Mark(int(row[2] or 0), fingerprint, int(row[4]), retried=False, put_back=int(row[5]))
-        if len(rows) < MARKS_PER_PAGE:
-            return
-        after = (int(rows[-1][0]), int(rows[-1][1]))
+    digest = _fingerprint(tables.outbox)
+    query = select(outbox.job_id, digest, outbox.moved_at, put_back).where(within, outbox.func_id.in_(sorted(func_ids)))
+    if len(fingerprints) <= FINGERPRINTS_SENT:
+        query = query.where(digest.in_([f"{each:056x}" for each in fingerprints]))
+    for row in connection.execute(query).all():
+        fingerprint = int(row[1], 16)
+        if fingerprint in fingerprints:
+            yield Mark(int(row[0] or 0), fingerprint, int(row[2]), retried=False, put_back=int(row[3]))
 
 
 def _marks(

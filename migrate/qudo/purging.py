@@ -23,6 +23,7 @@ class Delivered(NamedTuple):
     seq: int
     moved_at: int
     run_after: int
+    retry_cnt: int
 
 
 def batches(connection: Connection, after: int, limit: int) -> list[int]:
@@ -40,12 +41,12 @@ def batches(connection: Connection, after: int, limit: int) -> list[int]:
 def rows(connection: Connection, batch: int, after_seq: int, limit: int) -> list[Delivered]:
     """Rows of one batch by seq, without what they carry."""
     query = (
-        select(outbox.seq, outbox.moved_at, outbox.run_after)
+        select(outbox.seq, outbox.moved_at, outbox.run_after, outbox.retry_cnt)
         .where(outbox.batch == batch, outbox.seq > after_seq)
         .order_by(outbox.seq)
         .limit(limit)
     )
-    return [Delivered(int(row[0]), int(row[1]), int(row[2])) for row in connection.execute(query)]
+    return [Delivered(int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)]
 
 
 def held_keys(connection: Connection, of_batches: Collection[int]) -> set[Identity]:

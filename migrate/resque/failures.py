@@ -10,7 +10,7 @@ between push and mark.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from migrate.jobs import ResqueFailure
 from migrate.resque import lua
@@ -19,6 +19,8 @@ from migrate.resque.target import Target
 
 #: Rows of one bucket of the ledger.
 BUCKET_ROWS = 100
+#: Behind the fingerprint of a row whose job has crossed.
+_CROSSED = b"c"
 
 
 def enter(target: Target, source: str, failures: Sequence[ResqueFailure], *, target_id: str, beat: int) -> HandedOff:
@@ -40,9 +42,16 @@ def enter(target: Target, source: str, failures: Sequence[ResqueFailure], *, tar
     return outcome(reply, target, target_id, beat)
 
 
-def known(target: Target, source: str, failures: Sequence[ResqueFailure]) -> set[int]:
-    """The ids of those rows that the ledger knows by this content."""
-    found: set[int] = set()
+class Known(NamedTuple):
+    """Ids of rows that the ledger has by this content."""
+
+    imported: set[int]  #: pushed
+    crossed: set[int]  #: only noted: their job goes on in Resque
+
+
+def known(target: Target, source: str, failures: Sequence[ResqueFailure]) -> Known:
+    """What the ledger has of those rows."""
+    found = Known(set(), set())
     for start in range(0, len(failures), 1000):
         part = failures[start : start + 1000]
         with target.commands() as client, client.pipeline(transaction=False) as pipe:
@@ -50,9 +59,10 @@ def known(target: Target, source: str, failures: Sequence[ResqueFailure]) -> set
                 bucket, field = divmod(failure.id, BUCKET_ROWS)
                 pipe.hget(target.keys.failure_ledger(source, bucket), str(field))
             values = pipe.execute()
-        found.update(
-            failure.id
-            for failure, value in zip(part, values, strict=True)
-            if value == bytes.fromhex(failure.fingerprint)
-        )
+        for failure, value in zip(part, values, strict=True):
+            fingerprint = bytes.fromhex(failure.fingerprint)
+            if value == fingerprint:
+                found.imported.add(failure.id)
+            elif value == fingerprint + _CROSSED:
+                found.crossed.add(failure.id)
     return found

@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from migrate import Enqueuer
-from migrate.config import Config, Route, SourceConfig, TargetConfig
+from migrate.config import Config, FailureImport, Route, SourceConfig, TargetConfig
 from migrate.dualwrite import breaker, planning, source_side, watch
 from migrate.engine import batches, giving_back, pausing
 from migrate.engine import binding as pair
@@ -475,7 +475,8 @@ class Crossing(RuleBasedStateMachine):
         before = self._rows()
         bits, _ = self._in_redis({identity.batch for identity in before})
         options = PurgeOptions(older_than_seconds=0)
-        purge = SourcePurge(migrator.source, self.target, migrator.routing, options, Stop(), Reporter())
+        imports = FailureImport.FINAL
+        purge = SourcePurge(migrator.source, self.target, migrator.routing, options, Stop(), Reporter(), imports)
         self._operate(purge.run, dies_at)
         gone = {identity: row for identity, (row, _) in before.items() if identity not in self._rows()}
         assert gone.keys() <= bits, "a purge deleted what Resque never got"
