@@ -5,6 +5,7 @@ Writes to the source and to our keys in Redis. Knows nothing of what was taken w
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from migrate.engine.reporters import Reporter
 from migrate.engine.stopping import Stop
 from migrate.errors import Contention, Interrupted, Refused
 from migrate.failpoints import reach
+from migrate.identities import Identities
 from migrate.jobs import Identity
 from migrate.qudo import returning, returning_leased
 from migrate.qudo.source import Source
@@ -37,8 +39,8 @@ _Given = TypeVar("_Given")
 class _OnTheirWay(NamedTuple):
     """Jobs that were taken and not forgotten."""
 
-    crossed: set[Identity]
-    natives: set[Identity]
+    crossed: Identities
+    natives: Identities
 
 
 def check_stop(stop: Stop, source: Source) -> None:
@@ -80,18 +82,20 @@ class GivingBack:
         """Put all that is on its way into `job`, behind a fence; then forget it in Redis."""
         on_their_way = self._proved(self._on_their_way)
         reach("rollback.fenced")
-        done: list[Identity] = []
+        done = Identities()
         try:
-            for batch, seqs in returning.by_batch(on_their_way.crossed).items():
+            for batch, seqs in on_their_way.crossed.by_batch():
                 for part in self._parts(seqs):
-                    done += self._chunk(batch, part)
+                    done.update(self._chunk(batch, part))
         finally:
             self._forget(done, natives=False)
-        done = []
+        done = Identities()
+        waiting = iter(on_their_way.natives)
         try:
-            for jobs in self._parts(sorted(on_their_way.natives)):
-                done += self._natives.chunk(jobs)
-                self._reporter.advanced(self._source.name, len(jobs))
+            while some := list(itertools.islice(waiting, DEFAULT_CAP)):
+                for jobs in self._parts(some):
+                    done.update(self._natives.chunk(jobs))
+                    self._reporter.advanced(self._source.name, len(jobs))
         finally:
             self._forget(done, natives=True)
         self.drop_notes()
@@ -142,18 +146,18 @@ class GivingBack:
         """Jobs whose rows a purge deleted while they were taken: Resque gets them back."""
         put = self._taking.put_back(orphans)
         self._counts["purged"] += put
-        lost = len(set(orphans) & taking.returning(self._target, self._source.name))
-        self._counts["returning"] += lost
+        self._counts["returning"] += len(taking.returning_of(self._target, self._source.name, orphans))
 
-    def _forget(self, done: Sequence[Identity], *, natives: bool) -> None:
+    def _forget(self, done: Identities, *, natives: bool) -> None:
         """The jobs are in Qudo: nothing of them is left to do in Redis."""
         if not done:
             return
         facts = self._source.facts()
         if not self._source.is_sqlite and facts.flush_at_commit != 1:
             time.sleep(FLUSH_SECONDS)  # a commit that MySQL forgets must find its job still on its way
-        for start in range(0, len(done), taking.CALL_JOBS):
-            self._taking.forget(done[start : start + taking.CALL_JOBS], natives=natives)
+        ended = iter(done)
+        while part := list(itertools.islice(ended, taking.CALL_JOBS)):
+            self._taking.forget(part, natives=natives)
             reach("rollback.forgotten")
 
     def drop_notes(self) -> None:
@@ -163,7 +167,10 @@ class GivingBack:
         ignored = len(self.ignored)
         on_their_way = self._proved(self._on_their_way)
         if noted and len(self.ignored) == ignored:
-            returning.drop_notes(self._source, noted - on_their_way.crossed - on_their_way.natives)
+            forgotten = (
+                each for each in noted if each not in on_their_way.crossed and each not in on_their_way.natives
+            )
+            returning.drop_notes(self._source, forgotten)
 
     def _proved(self, look: Callable[[Target], _OnTheirWay]) -> _OnTheirWay:
         """What is on its way, as a crash of Redis would leave it at least."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from migrate.config import Args, Config
 from migrate.decision import decide
 from migrate.engine.routing import Routing
 from migrate.errors import Untranslatable
+from migrate.identities import Identities, Told
 from migrate.jobs import Identity, QudoJob
 from migrate.qudo import returning_native
 from migrate.qudo.enqueueing import NewJob, make_func
@@ -61,13 +63,13 @@ class Natives:
         self._routing = routing
         self._func_glob = func_glob
         self._wanted = wanted
-        self._begun: set[Identity] = set()
-        self.seen: dict[Identity, str] = {}  #: what stays: `started`, `held`, `native` (can't be a row, or not wanted)
+        self._begun = Identities()
+        self._stays = Told()  #: what stays: `started`, `held`, `native` (can't be a row, or not wanted)
 
     def begin_pass(self) -> None:
         """Forget what was seen; then `begun` tells what workers have begun."""
-        self.seen = {}
-        self._begun = set()
+        self._stays = Told()
+        self._begun = Identities()
 
     def begun(self, payload: Any) -> None:
         """A worker has begun this job."""
@@ -75,7 +77,7 @@ class Natives:
         if job is not None and self._chosen(job):
             self._begun.add(job.identity)
             if self._wanted:
-                self.seen[job.identity] = "started"
+                self._stays.tell(job.identity, "started")
 
     def of_page(self, place: Place, texts: Iterable[bytes]) -> list[Entry]:
         """The entries of a page that may be taken."""
@@ -85,16 +87,17 @@ class Natives:
             if job is None or not self._chosen(job):
                 continue
             if not self._wanted:
-                self.seen[job.identity] = "native"
+                self._stays.tell(job.identity, "native")
             elif job.identity in self._begun or job.tried:
-                self.seen[job.identity] = "started"
+                self._stays.tell(job.identity, "started")
             else:
                 try:
                     rows.append((self._row(job, make_func=False), text))
                 except Untranslatable:
-                    self.seen[job.identity] = "native"
+                    self._stays.tell(job.identity, "native")
         held = returning_native.held(self._source, (row for row, _ in rows))
-        self.seen.update((identity, "held") for identity in held)
+        for identity in held:
+            self._stays.tell(identity, "held")
         return [Entry(row.identity, text, own=True, native=True) for row, text in rows if row.identity not in held]
 
     def on_their_way(self, identities: Sequence[Identity]) -> list[tuple[NativeRow, str]]:
@@ -109,6 +112,10 @@ class Natives:
             except Untranslatable:
                 continue
         return found
+
+    def counts(self) -> Counter[str]:
+        """What stays in Resque, as the last pass saw it."""
+        return self._stays.counts()
 
     def _chosen(self, job: Native) -> bool:
         return self._func_glob is None or fnmatch.fnmatchcase(job.func, self._func_glob)

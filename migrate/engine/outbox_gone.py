@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from migrate.jobs import Identity
+from migrate.identities import Identities
 from migrate.qudo import returning
 from migrate.qudo.source import Source
 from migrate.resque import taking
@@ -66,13 +66,15 @@ class Gone:
             return
         with self._source.reading() as connection:
             noted = returning.notes(connection)
-        for identity in (before & self._on_their_way()) - noted:
-            self._returned[identity.batch] &= ~bit(identity.seq)
-            self.orphans += 1
+        after = self._on_their_way()
+        for identity in before:
+            if identity in after and identity not in noted:
+                self._returned[identity.batch] &= ~bit(identity.seq)
+                self.orphans += 1
 
-    def _on_their_way(self) -> set[Identity]:
+    def _on_their_way(self) -> Identities:
         on_their_way = taking.returning(self._target, self._source.name)
-        return {each for each in on_their_way if self._returned.get(each.batch, 0) & bit(each.seq)}
+        return Identities(each for each in on_their_way if self._returned.get(each.batch, 0) & bit(each.seq))
 
     @property
     def returned(self) -> int:

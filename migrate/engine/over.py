@@ -28,7 +28,8 @@ def release_over(source: Source, target: Target, routing: Routing, holders: Sequ
         return set()
     sightings = crossed.find(source, target, routing, delivered)
     alive = {identity for identity, sighting in sightings.items() if sighting.place is not Place.FAILED}
-    over = delivered - alive - taking.returning(target, source.name)
+    over = delivered - alive
+    over -= taking.returning_of(target, source.name, over)
     # A Redis that lost its last second during the look has forgotten jobs, and their bits: those come back.
     over &= ledger.delivered_many(target, over)
     with source.writing() as connection:

@@ -26,6 +26,7 @@ from migrate.engine.routing import Routing
 from migrate.engine.side_by_side import SourceWork, error_lines, error_statuses, exit_status, side_by_side
 from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted, Refused, UsageError
+from migrate.identities import Identities
 from migrate.jobs import Identity
 from migrate.qudo import ddl, purging
 from migrate.qudo.purging import Delivered
@@ -146,7 +147,7 @@ class SourcePurge:
         self._size = ChunkSize(DEFAULT_CAP)
         self._keeps_note = imports is FailureImport.FINAL and not options.dry_run
         self._failures = FailuresImport(source, target, routing, Tally(), stop)
-        self._returning: set[Identity] = set()  #: jobs on their way back to Qudo: their rows are all there is of them
+        self._returning = Identities()  #: jobs on their way back to Qudo: their rows are all there is of them
         self.counts: Counter[str] = Counter()  #: outbox rows: `purged`, and those that stay by reason
         self.ignored: list[str] = []  #: what --force ignored
 

@@ -7,6 +7,7 @@ alike in class and args will do, each for one row: jobs alike are worth the same
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +21,7 @@ from migrate.decision import Decision
 from migrate.engine.natives import Natives
 from migrate.engine.routing import Routing
 from migrate.errors import Untranslatable
+from migrate.identities import Identities, Told
 from migrate.jobs import Identity
 from migrate.qudo import outbox, returning
 from migrate.qudo.outbox import Chunk
@@ -32,6 +34,8 @@ from migrate.resque.target import Target
 
 #: Outbox rows that one statement reads by identity.
 _ROWS_PER_READ = 300
+#: Jobs that workers have begun whose rows are read together.
+_BEGUN_PER_READ = 5000
 #: What stands in the text of a job born in Resque; others may have it by chance.
 _NATIVE = b'"native"'
 
@@ -54,10 +58,10 @@ class Returnable:
         }
         #: Classes that jobs of the funcs asked for can have; None: all funcs are.
         self._classes = None if func_glob is None else self._classes_of(func_glob)
-        self._begun: set[Identity] = set()
+        self._begun = Identities()
         self._alike: _Alike | None = None
-        self.seen: dict[Identity, str] = {}  #: what stays in Resque, and why: `started`, `held`
-        self.purged: set[Identity] = set()  #: in Resque, but their outbox rows were purged
+        self._stays = Told()  #: what stays in Resque, and why: `started`, `held`
+        self.purged = Identities()  #: in Resque, but their outbox rows were purged
 
     def _classes_of(self, func_glob: str) -> frozenset[str]:
         with self._source.reading() as connection:
@@ -66,9 +70,9 @@ class Returnable:
 
     def begin_pass(self) -> None:
         """Look anew at what workers have begun."""
-        self._begun = set()
-        self.seen = {}
-        self.purged = set()
+        self._begun = Identities()
+        self._stays = Told()
+        self.purged = Identities()
         self._natives.begin_pass()
         if self._alike is not None:
             self._alike.begin_pass()
@@ -79,8 +83,10 @@ class Returnable:
             identity = self._own_identity(payload)
             if identity is not None:
                 self._begun.add(identity)
-        for identity in self._chosen(self._begun):
-            self.seen[identity] = "started"
+        begun = iter(self._begun)
+        while some := list(itertools.islice(begun, _BEGUN_PER_READ)):
+            for identity in self._chosen(some):
+                self._stays.tell(identity, "started")
 
     def of_page(self, place: Place, texts: Sequence[bytes]) -> list[Entry]:
         """The entries of a page that may be taken."""
@@ -123,15 +129,15 @@ class Returnable:
 
     def counts(self) -> Counter[str]:
         """What stays in Resque, as the last pass saw it."""
-        return Counter(self.seen.values())
+        return self._stays.counts()
 
     def _free(self, own: Mapping[Identity, tuple[bytes, int]]) -> set[Identity]:
         """Those that nobody has started and whose uniqkey has room in `job`."""
         rows = self._chosen(own, waiting=True)
         for identity, row in rows.items():
             if identity in self._begun or own[identity][1] > row.retry_cnt:
-                self.seen[identity] = "started"
-        idle = [row for identity, row in rows.items() if self.seen.get(identity) != "started"]
+                self._stays.tell(identity, "started")
+        idle = [row for identity, row in rows.items() if not self._stays.is_told(identity, "started")]
         with self._source.reading() as connection:
             held = self._held(connection, idle)
         return {row.identity for row in idle if row.identity not in held}
@@ -149,7 +155,8 @@ class Returnable:
     def _held(self, connection: Connection, rows: Sequence[Crossed]) -> set[Identity]:
         keyed = [row.identity for row in rows if row.has_uniqkey]
         held = returning.with_held_keys(self._source, connection, keyed) if keyed else set()
-        self.seen.update((identity, "held") for identity in held)
+        for identity in held:
+            self._stays.tell(identity, "held")
         return held
 
     def _among_strange(self, place: Place, strange: Sequence[tuple[bytes, Any]]) -> list[Entry]:
@@ -197,7 +204,7 @@ class _Alike:
         """All rows are there to be found again; what was taken before, the script refuses."""
         self._used = set()
 
-    def row_for(self, job: Any, place: Place, begun: Collection[Identity]) -> Crossed | None:
+    def row_for(self, job: Any, place: Place, begun: Identities) -> Crossed | None:
         """A row that this entry can account for, each once a pass: due at this second, or due by now in a queue."""
         for row in self._rows.get(_content(job), ()):
             in_place = row.run_after == place.second if place.second is not None else row.run_after <= self._now + 1

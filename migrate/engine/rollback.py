@@ -27,7 +27,7 @@ from migrate.engine.side_by_side import side_by_side
 from migrate.engine.stopping import Stop
 from migrate.errors import Contention, OpenTransactions, Refused
 from migrate.failpoints import reach
-from migrate.jobs import Identity
+from migrate.identities import Identities
 from migrate.qudo import binding as source_side
 from migrate.qudo import ddl, leasing, outbox, returning_leased, tables
 from migrate.qudo.outbox import Chunk, ChunkState
@@ -164,19 +164,19 @@ class SourceRollback:
         returnable.begin_pass()
         self.counts["returned"] = sum(len(returnable.of_chunk(chunk)) for chunk in self._undelivered())
         for place in taking_of_one.places():
-            met: set[tuple[bool, Identity]] = set()
+            met, natives = Identities(), Identities()
 
             def choose(
-                texts: Sequence[bytes], place: taking.Place = place, met: set[tuple[bool, Identity]] = met
-            ) -> list[taking.Entry]:
-                met.update((entry.native, entry.identity) for entry in returnable.of_page(place, texts))
+                texts: Sequence[bytes], place: Place = place, met: Identities = met, natives: Identities = natives
+            ) -> list[Entry]:
+                for entry in returnable.of_page(place, texts):
+                    (natives if entry.native else met).add(entry.identity)
                 return []
 
             for _ in taking_of_one.work_through(place, choose):
                 self._check_stop()
-            natives = sum(native for native, _ in met)
-            self.counts["returned_native"] += natives
-            self.counts["returned"] += len(met) - natives
+            self.counts["returned_native"] += len(natives)
+            self.counts["returned"] += len(met)
         self._count_stays(returnable, leaving=self.counts["returned"])
 
     # -- taking --
@@ -257,13 +257,12 @@ class SourceRollback:
     def _count_stays(self, returnable: Returnable, *, leaving: int = 0) -> None:
         stays = returnable.counts()
         self.counts["purged"] += len(returnable.purged)
-        on_their_way = len(taking.returning(self._target, self._source.name))
-        natives = len(taking.returning_natives(self._target, self._source.name))
+        on_their_way, natives = taking.count_returning(self._target, self._source.name)
         self.counts["returning"] = max(0, on_their_way - self.counts["collided"])
         self.counts["returning"] += max(0, natives - self.counts["collided_native"])
         self.counts["gone"] = max(0, returnable.remaining() - stays.total() - on_their_way - leaving)
         self.counts.update(stays)
-        self.counts.update(self._natives.seen.values())
+        self.counts.update(self._natives.counts())
 
     def _check_stop(self) -> None:
         check_stop(self._stop, self._source)

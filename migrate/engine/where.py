@@ -99,7 +99,7 @@ def _crossings(source: Source, target: Target, routing: Routing, job_id: int) ->
     identities = [row.identity for row in moved]
     delivered = ledger.delivered_many(target, identities)
     sightings = crossed.find(source, target, routing, delivered)
-    on_their_way = taking.returning(target, source.name)
+    on_their_way = taking.returning_of(target, source.name, identities)
     result = []
     for row in moved:
         decision = Decision.parse(decisions[row.decision])

@@ -9,6 +9,7 @@ durable fence, to have forgotten that the job is on its way.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,12 +28,14 @@ from sqlalchemy import (
     literal,
     literal_column,
     null,
+    or_,
     select,
     text,
 )
 from sqlalchemy.exc import IntegrityError
 
 from migrate.failpoints import reach
+from migrate.identities import Identities
 from migrate.jobs import Identity
 from migrate.qudo import tables
 from migrate.qudo.outbox import Chunk
@@ -226,17 +229,29 @@ def give_back(source: Source, batch: int, seqs: Sequence[int]) -> GivenBack:
     return GivenBack(frozenset(here).union(before), orphans)
 
 
-def notes(connection: Connection) -> set[Identity]:
+def notes(connection: Connection) -> Identities:
     """All jobs that are noted as returned."""
-    query = select(returned.batch, returned.seq)
-    return {Identity(int(row[0]), int(row[1])) for row in connection.execute(query)}
+    found, after = Identities(), Identity(-1, -1)
+    while True:
+        query = _behind(after).order_by(returned.batch, returned.seq).limit(PAGE_ROWS)
+        page = [Identity(int(row[0]), int(row[1])) for row in connection.execute(query)]
+        found.update(page)
+        if len(page) < PAGE_ROWS:
+            return found
+        after = page[-1]
 
 
-def drop_notes(source: Source, identities: Collection[Identity]) -> None:
+def _behind(after: Identity) -> Select[Any]:
+    later = and_(returned.batch == after.batch, returned.seq > after.seq)
+    return select(returned.batch, returned.seq).where(or_(returned.batch > after.batch, later))
+
+
+def drop_notes(source: Source, identities: Iterable[Identity]) -> None:
     """Delete notes of jobs that Redis has durably forgotten to be on their way. Safe to repeat."""
-    for batch, seqs in by_batch(identities).items():
+    listed = iter(identities)
+    while page := list(itertools.islice(listed, PAGE_ROWS)):
         with source.writing() as connection:
-            forget_notes(source, connection, [Identity(batch, seq) for seq in seqs])
+            forget_notes(source, connection, page)
 
 
 def forget_notes(source: Source, connection: Connection, identities: Collection[Identity]) -> None:

@@ -125,7 +125,7 @@ def _drop_rows_of_notes(source: Source, connection: Connection) -> None:
     """Where our tables know no transactions either, a crash may leave the outbox row of a job that is noted."""
     noted = returning.notes(connection)
     connection.commit()
-    for batch, seqs in returning.by_batch(noted).items():
+    for batch, seqs in noted.by_batch():
         for part in id_lists(source, seqs):
             returning.drop_rows(source, connection, batch, part)
     connection.commit()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from migrate.identities import Identities
 from migrate.jobs import Identity
 from migrate.resque import lua
 from migrate.resque.handoff import BEHIND_SECONDS, outcome
@@ -19,6 +20,8 @@ CALL_JOBS = 1000
 #: Bytes of entries that a page should have, and its entries: at first, and at most.
 PAGE_BYTES = 2 * 1024 * 1024
 FIRST_PAGE_ENTRIES, MOST_PAGE_ENTRIES = 50, CALL_JOBS
+#: Notes of jobs on their way that one call reads: each holds an entry, and Redis does nothing else meanwhile.
+SCANNED_NOTES = 200
 
 
 class Place(NamedTuple):
@@ -142,20 +145,46 @@ class Taking:
         return reply[1]
 
 
-def returning(target: Target, source: str) -> set[Identity]:
-    """The jobs of a source that are on their way back to Qudo; those born in Resque are told by `returning_natives`."""
+def returning(target: Target, source: str) -> Identities:
+    """The jobs of a source that are on their way back to Qudo; those born in Resque are told by `returning_natives`.
+
+    Who comes or goes during the call may be in it or not.
+    """
     return _noted(target, target.keys.returning(source))
 
 
-def returning_natives(target: Target, source: str) -> set[Identity]:
+def returning_natives(target: Target, source: str) -> Identities:
     """The jobs born in Resque that are on their way into Qudo."""
     return _noted(target, target.keys.returning_natives(source))
 
 
-def _noted(target: Target, key: bytes) -> set[Identity]:
+def _noted(target: Target, key: bytes) -> Identities:
+    found, cursor = Identities(), b"0"
+    while True:
+        cursor, fields = target.run(lua.source("fields"), [key], [cursor, SCANNED_NOTES])
+        found.update(Identity.parse(field.decode()) for field in fields)
+        if int(cursor) == 0:
+            return found
+
+
+def count_returning(target: Target, source: str) -> tuple[int, int]:
+    """How many jobs of a source are on their way: that crossed, and that were born in Resque."""
+    keys = target.keys
     with target.commands() as client:
-        fields: Iterable[bytes] = client.hkeys(key)  # type: ignore[assignment]
-    return {Identity.parse(field.decode()) for field in fields}
+        return int(client.hlen(keys.returning(source))), int(client.hlen(keys.returning_natives(source)))
+
+
+def returning_of(target: Target, source: str, identities: Iterable[Identity]) -> set[Identity]:
+    """Those of some jobs of a source that are on their way back to Qudo."""
+    listed, key = sorted(identities), target.keys.returning(source)
+    found: set[Identity] = set()
+    for start in range(0, len(listed), CALL_JOBS):
+        part = listed[start : start + CALL_JOBS]
+        with target.commands() as client, client.pipeline(transaction=False) as pipe:
+            for identity in part:
+                pipe.hexists(key, identity.text)
+            found.update(identity for identity, is_there in zip(part, pipe.execute(), strict=True) if is_there)
+    return found
 
 
 def natives(
