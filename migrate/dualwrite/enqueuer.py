@@ -28,6 +28,7 @@ from migrate.qudo.source import Source
 from migrate.qudo.step_notes import StoredStep
 from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
 from migrate.resque.target import Target
+from migrate.resque.unique_keys import Spelling
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -203,7 +204,7 @@ class Enqueuer:
 def _note(stored: StoredStep) -> StepNote:
     begin = datetime.fromtimestamp(0, UTC)
     step, guard = Step(stored.step), KeyGuard(stored.guard)
-    return StepNote(step, stored.percent, guard, stored.version, "", "", begin)
+    return StepNote(step, stored.percent, guard, stored.version, "", "", begin, Spelling(stored.spelling))
 
 
 def _belongs_elsewhere(side: SourceSide) -> MigrateError:

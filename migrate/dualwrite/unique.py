@@ -23,7 +23,7 @@ from migrate.qudo.unique_keys import InQudo, Pending
 from migrate.resque import looking
 from migrate.resque.enqueueing import Claim, KeyHeld
 from migrate.resque.steps import KeyGuard
-from migrate.resque.unique_keys import folded
+from migrate.resque.unique_keys import Spelling, folded, spelled
 
 Result = TypeVar("Result")
 
@@ -118,7 +118,7 @@ def _alone(planned: Planned) -> Iterator[None]:
         return
     with (
         source.reading() as connection,
-        unique_keys.one_at_a_time(source, connection, planned.new.func_id, _key(planned)),
+        unique_keys.one_at_a_time(source, connection, planned.new.func_id, folded(planned.asked.uniqkey or "")),
     ):
         yield
 
@@ -196,4 +196,6 @@ def _holder(job: ResqueJob) -> str:
 
 
 def _key(planned: Planned) -> str:
-    return folded(planned.asked.uniqkey or "")
+    """The key as Redis has it."""
+    spelling = Spelling.FOLDED if planned.note is None else planned.note.spelling
+    return spelled(planned.asked.uniqkey or "", spelling)

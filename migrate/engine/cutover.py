@@ -9,11 +9,12 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 
 import msgspec
 
 from migrate.config import Config
-from migrate.engine import binding, step_changes
+from migrate.engine import binding, key_spelling, step_changes
 from migrate.engine.followers import Followers, ProcessStatus
 from migrate.engine.preconditions import Preconditions
 from migrate.engine.recording import record
@@ -25,6 +26,7 @@ from migrate.qudo.source import Source
 from migrate.resque import steps
 from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
 from migrate.resque.target import Target
+from migrate.resque.unique_keys import Spelling
 
 ORDER = list(Step)
 
@@ -55,6 +57,7 @@ class FuncStep(msgspec.Struct, frozen=True):
     step: Step | None  #: None: simply migrated
     percent: int
     keys: KeyGuard  #: where its uniqkeys are held
+    spelling: Spelling  #: which of them Redis takes for one
     kept: bool  #: run and follow leave its rows in Qudo
     user: str
     host: str
@@ -186,9 +189,9 @@ class _Cutover:
         # Keys first: before and after a job may be born in Resque, every process must look on both sides.
         crossing = [func for func, (step, _) in wanted.items() if _crosses(known.notes.get(func), step)]
         first = {
-            func: step_changes.new_note(known, known.notes[func].step, known.notes[func].percent, KeyGuard.BOTH)
+            func: step_changes.new_note(known, note.step, note.percent, KeyGuard.BOTH, self._spelling(note))
             for func in crossing
-            if func in known.notes and known.notes[func].guard is not KeyGuard.BOTH
+            if (note := known.notes.get(func)) is not None and note.guard is not KeyGuard.BOTH
         }
         if first:
             known = self._put(first, known)
@@ -204,7 +207,8 @@ class _Cutover:
             note = known.notes.get(func)
             guard = KeyGuard.BOTH if func in crossing else self._preconditions.settled_guard(func, note)
             if note is None or (note.step, note.percent, note.guard) != (step, percent, guard):
-                notes[func] = step_changes.new_note(known, step, percent, guard)
+                spelling = Spelling.FOLDED if guard is KeyGuard.QUDO else self._spelling(note)
+                notes[func] = step_changes.new_note(known, step, percent, guard, spelling)
         if notes:
             known = self._put(notes, known)
             self._changed = sorted(notes)
@@ -212,6 +216,16 @@ class _Cutover:
             told = {"func": self._options.func_glob, "step": str(next(iter(wanted.values()))[0])}
             record(self._target, "cutover", seconds=0, options=told, counts={"funcs": len(notes)}, exit_status=0)
         return known
+
+    def _spelling(self, note: StepNote | None) -> Spelling:
+        """How its keys are spelled in Redis: decided anew only while Redis holds none."""
+        if note is not None and note.guard is not KeyGuard.QUDO:
+            return note.spelling
+        return self._spelling_of_sources
+
+    @cached_property
+    def _spelling_of_sources(self) -> Spelling:
+        return key_spelling.of_sources(self._sources)
 
     def _bind(self, *, needs_all: bool) -> None:
         for source in self._sources:
@@ -274,5 +288,6 @@ def _crosses(note: StepNote | None, step: Step) -> bool:
 
 def _shown(func: str, note: StepNote | None) -> FuncStep:
     if note is None:
-        return FuncStep(func, None, 100, KeyGuard.QUDO, kept=False, user="", host="", at="")
-    return FuncStep(func, note.step, note.percent, note.guard, note.keeps, note.user, note.host, note.at.isoformat())
+        return FuncStep(func, None, 100, KeyGuard.QUDO, Spelling.FOLDED, kept=False, user="", host="", at="")
+    by = note.user, note.host, note.at.isoformat()
+    return FuncStep(func, note.step, note.percent, note.guard, note.spelling, note.keeps, *by)

@@ -16,7 +16,7 @@ from migrate.qudo.returning_native import GivenNatives, NativeRow
 from migrate.qudo.source import Source
 from migrate.resque import taking, unique_keys
 from migrate.resque.target import Target
-from migrate.resque.unique_keys import folded
+from migrate.resque.unique_keys import spellings
 
 Patiently = Callable[[Callable[[], GivenNatives]], GivenNatives]
 
@@ -67,7 +67,7 @@ class GivingNatives:
         holders: dict[str, set[str]] = defaultdict(set)
         for row, func in returned:
             if row.job.uniqkey is not None:
-                keys[func].append(folded(row.job.uniqkey.decode()))
+                keys[func] += spellings(row.job.uniqkey.decode())
                 holders[func].add(row.identity.text)
         for func, of_func in keys.items():
             unique_keys.release_of(self._target, func, of_func, holders[func])

@@ -36,7 +36,10 @@ def guard_both(
     }
     if not alone:
         return []
-    notes = {func: step_changes.new_note(known, note.step, note.percent, KeyGuard.BOTH) for func, note in alone.items()}
+    notes = {
+        func: step_changes.new_note(known, note.step, note.percent, KeyGuard.BOTH, note.spelling)
+        for func, note in alone.items()
+    }
     with contextlib.ExitStack() as ends:
         opened = [ends.enter_context(contextlib.closing(Source(each.name, each.url))) for each in sources]
         # What is wrong with a source, its own rollback says.

@@ -13,11 +13,13 @@ from migrate.qudo.step_notes import StoredStep
 from migrate.resque import steps
 from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
 from migrate.resque.target import Target
+from migrate.resque.unique_keys import Spelling
 
 
-def new_note(known: Steps, step: Step, percent: int, guard: KeyGuard) -> StepNote:
+def new_note(known: Steps, step: Step, percent: int, guard: KeyGuard, spelling: Spelling) -> StepNote:
     """A note of this moment, by who works here, for the change that follows what is known."""
-    return steps.new_note(step, percent, guard, known=known.version, user=operator(), host=socket.gethostname())
+    user, host = operator(), socket.gethostname()
+    return steps.new_note(step, percent, guard, known=known.version, user=user, host=host, spelling=spelling)
 
 
 def put(
@@ -34,7 +36,8 @@ def put(
     if steps.put(target, notes, known=known.version) is None:
         raise Refused("somebody else has moved a step at this moment", advice="look, then try again")
     stored = [
-        StoredStep(func, str(note.step), note.percent, str(note.guard), note.version) for func, note in notes.items()
+        StoredStep(func, str(note.step), note.percent, str(note.guard), note.version, str(note.spelling))
+        for func, note in notes.items()
     ]
     for source in sources:
         try:

@@ -29,6 +29,7 @@ class StoredStep(msgspec.Struct, frozen=True, array_like=True):
     percent: int
     guard: str
     version: int
+    spelling: str = "folded"  #: older versions knew no other
 
 
 def read(source: Source) -> list[StoredStep]:

@@ -39,7 +39,7 @@ class Claim(NamedTuple):
     """A uniqkey that Redis guards."""
 
     func: str
-    key: str  #: folded: keys that the database takes for equal are the same text
+    key: str  #: as it is spelled in Redis: keys that the databases take for equal are the same text
     holder: str  #: what names the job
     over: str = ""  #: a holder that was found to be over
 

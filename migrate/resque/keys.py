@@ -82,7 +82,7 @@ class Keys:
         return self._of(f"{OURS}:ledger:{batch:016x}")
 
     def unique(self, func: str) -> bytes:
-        """The hash of a func's uniqkeys in Redis: folded key -> the holder's identity, a space, its content."""
+        """The hash of a func's uniqkeys in Redis: spelled key -> the holder's identity, a space, its content."""
         return self._of(f"{OURS}:unique:{func}")
 
     def taken(self, batch: int) -> bytes:

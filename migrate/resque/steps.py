@@ -14,6 +14,7 @@ import msgspec
 
 from migrate.resque import lua
 from migrate.resque.target import Target
+from migrate.resque.unique_keys import Spelling
 
 #: Seconds between two readings of the version by a process that enqueues.
 FRESH_SECONDS = 0.5
@@ -52,6 +53,8 @@ class StepNote(msgspec.Struct, frozen=True):
     user: str
     host: str
     at: datetime
+    #: Of its uniqkeys in Redis; decided when the guard leaves `qudo`, when Redis holds none, and kept until it is back.
+    spelling: Spelling = Spelling.FOLDED
 
     @property
     def keeps(self) -> bool:
@@ -108,9 +111,18 @@ def put(target: Target, notes: Mapping[str, StepNote], *, known: int) -> int | N
     return None if version < 0 else version
 
 
-def new_note(step: Step, percent: int, guard: KeyGuard, *, known: int, user: str, host: str) -> StepNote:
+def new_note(
+    step: Step,
+    percent: int,
+    guard: KeyGuard,
+    *,
+    known: int,
+    user: str,
+    host: str,
+    spelling: Spelling = Spelling.FOLDED,
+) -> StepNote:
     """A note of this moment, for the change that follows version `known`."""
-    return StepNote(step, percent, guard, known + 1, user, host, datetime.now(UTC).replace(microsecond=0))
+    return StepNote(step, percent, guard, known + 1, user, host, datetime.now(UTC).replace(microsecond=0), spelling)
 
 
 def report(target: Target, name: str, process: Process) -> None:

@@ -1,12 +1,46 @@
-"""uniqkeys that Redis guards: of jobs born in Resque. Keys of our own."""
+"""uniqkeys that Redis guards: of jobs born in Resque. Keys of our own.
+
+Redis compares texts byte by byte, so keys that the sources' databases take for equal must be spelled alike here.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 
 from migrate.resque import lua
 from migrate.resque.target import Target
+
+
+class Spelling(StrEnum):
+    """How a func's keys are spelled in Redis, by what its sources take for equal; from the finest to the coarsest."""
+
+    BYTES = "bytes"  #: as it is
+    PADDED = "padded"  #: without blanks at the end, as MySQL's `_bin` collations compare
+    FOLDED = "folded"  #: see `folded`
+
+
+def spelled(key: str, spelling: Spelling) -> str:
+    """The key as it stands in Redis."""
+    match spelling:
+        case Spelling.BYTES:
+            return key
+        case Spelling.PADDED:
+            return key.rstrip(" ")
+        case Spelling.FOLDED:
+            return folded(key)
+
+
+def spellings(key: str) -> list[str]:
+    """All, for who knows the job that holds the key, and not the func's spelling."""
+    return list(dict.fromkeys(spelled(key, each) for each in Spelling))
+
+
+def coarsest(found: Iterable[Spelling]) -> Spelling:
+    """The one that is safe for all: what any takes for equal, it spells alike. Folded where there is none."""
+    order = list(Spelling)
+    return max(found, key=order.index, default=Spelling.FOLDED)
 
 
 def folded(key: str) -> str:

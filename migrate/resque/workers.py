@@ -38,7 +38,7 @@ class HeldKey(NamedTuple):
     """A uniqkey that Redis may hold for a job."""
 
     func: str
-    key: str  #: folded
+    spellings: Sequence[str]  #: as which the key may stand there
     identity: str
 
 
@@ -59,7 +59,7 @@ class Settlement(NamedTuple):
         delay = f"{self.delay_seconds:.6f}"
         held: tuple[Any, ...] = ("", "", "")
         if self.frees is not None:
-            held = (target.keys.unique(self.frees.func), self.frees.key, self.frees.identity)
+            held = (target.keys.unique(self.frees.func), msgspec.json.encode(self.frees.spellings), self.frees.identity)
         texts = (self.action, self.failure, self.queue, self.text, delay, self.content, self.left_behind)
         return [head, *texts, *held]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from migrate.config import Config, Route
 from migrate.resque.dialects import FACTS
-from migrate.resque.unique_keys import folded
+from migrate.resque.unique_keys import spellings
 from migrate.resque.workers import HeldKey, Settlement, Taken
 from migrate.worker import retries
 from migrate.worker.functions import JobFunction, Registry
@@ -102,7 +102,7 @@ def _held_key(payload: Payload) -> HeldKey | None:
     func, key, identity = ours.get("func"), ours.get("uniqkey"), ours.get("native")
     if not isinstance(func, str) or not isinstance(key, str) or not isinstance(identity, str):
         return None
-    return HeldKey(func, folded(key), identity)
+    return HeldKey(func, spellings(key), identity)
 
 
 def _with_delay(assignment: Assignment, outcome: Outcome) -> Outcome:

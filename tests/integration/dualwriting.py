@@ -13,6 +13,7 @@ from migrate.config import Config, parse
 from migrate.resque import steps
 from migrate.resque.steps import KeyGuard, Step
 from migrate.resque.target import Target
+from migrate.resque.unique_keys import Spelling
 from tests.resque_app import Resque
 from tests.servers import Database, RedisServer
 from tests.servers.command import toml
@@ -29,13 +30,20 @@ def configured(
 
 
 def put_step(
-    server: RedisServer, step: Step, *, func: str = FUNC, percent: int = 100, guard: KeyGuard = KeyGuard.QUDO
+    server: RedisServer,
+    step: Step,
+    *,
+    func: str = FUNC,
+    percent: int = 100,
+    guard: KeyGuard = KeyGuard.QUDO,
+    spelling: Spelling = Spelling.FOLDED,
 ) -> int:
     """Set a func's step without any precondition; the version."""
     target = Target.open(server.url, "resque")
     try:
         known = steps.read(target)
-        note = steps.new_note(step, percent, guard, known=known.version, user="test", host=socket.gethostname())
+        by = {"user": "test", "host": socket.gethostname()}
+        note = steps.new_note(step, percent, guard, known=known.version, spelling=spelling, **by)
         version = steps.put(target, {func: note}, known=known.version)
         assert version is not None
         return version

@@ -14,7 +14,8 @@ from migrate.resque.steps import KeyGuard, Step
 from tests.conftest import WriteConfig
 from tests.integration.dualwriting import FUNC, QUEUE, configured, put_step, queued
 from tests.resque_app import Resque
-from tests.servers import Database, MariaDBDatabase, RedisServer
+from tests.servers import Database, MariaDB, MariaDBDatabase, RedisServer
+from tests.servers.command import Cli
 
 
 def bind(database: MariaDBDatabase, server: RedisServer) -> None:
@@ -24,9 +25,9 @@ def bind(database: MariaDBDatabase, server: RedisServer) -> None:
         jobs.enqueue("Worker::Binds", {})
 
 
-def refused(jobs: Enqueuer, key: str = "k") -> bool:
+def refused(jobs: Enqueuer, key: str = "k", func: str = FUNC) -> bool:
     try:
-        jobs.enqueue(FUNC, {"n": 2}, uniqkey=key)
+        jobs.enqueue(func, {"n": 2}, uniqkey=key)
     except DuplicateJob:
         return True
     return False
@@ -115,6 +116,37 @@ def test_on_step_resque_keys_of_any_collation_are_alike(
         jobs.enqueue(FUNC, {"n": 1}, uniqkey="cle")
         keys = ("Cle", "CLE ", "cl\u00e9", "cle-2")
         assert [key for key in keys if refused(jobs, key)] == ["Cle", "CLE ", "cl\u00e9"]
+
+
+def test_on_step_resque_keys_are_alike_as_the_coarsest_of_the_sources_says(
+    mariadb: MariaDB, redis_server: RedisServer, resque: Resque, cli: Cli, write_config: WriteConfig
+) -> None:
+    """Redis compares bytes: how keys are spelled there is decided when the func leaves the sources' guard."""
+    sources = {name: mariadb.create_database() for name in ("padded", "bytes", "folded")}
+    collations = {
+        "padded": "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "bytes": "CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
+        "folded": "CHARACTER SET latin1 COLLATE latin1_swedish_ci",
+    }
+    for name, database in sources.items():
+        database.execute(f"ALTER TABLE job MODIFY uniqkey VARCHAR(255) {collations[name]} NULL")
+    cases: list[tuple[str, tuple[str, ...], set[str]]] = [
+        ("Worker::A", ("bytes",), set()),
+        ("Worker::B", ("bytes", "padded"), {"k "}),
+        ("Worker::C", ("padded", "folded", "bytes"), {"K", "k "}),
+    ]
+    for func, names, alike in cases:
+        chosen = {name: sources[name] for name in names}
+        write_config(chosen, redis_server)
+        assert cli("cutover", "set", "resque", "--func", func, "--force").status == 0
+        with Enqueuer(configured(chosen, redis_server)) as jobs:
+            jobs.enqueue(func, {"n": 1}, uniqkey="k")
+            assert {key for key in ("K", "k ", "kk") if refused(jobs, key, func)} == alike
+            if func == "Worker::B":  # on the way back Redis still says who is pending, by the same spelling
+                assert cli("cutover", "back", "--func", func).status == 0
+                assert {key for key in ("k", "K", "kkk") if refused(jobs, key, func)} == {"k", "K"}
+                shown = cli("cutover", "show", "--json", "--func", func).json()["funcs"]
+                assert [(each["keys"], each["spelling"]) for each in shown] == [("both", "padded")]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from redis import Redis
 
 from migrate import DuplicateJob, Enqueuer
 from migrate.resque.steps import KeyGuard, Step
+from migrate.resque.unique_keys import Spelling
 from tests.conftest import WriteConfig
 from tests.integration.dualwriting import configured, put_step
 from tests.integration.working import Pool, title
@@ -225,17 +226,17 @@ def test_a_uniqkey_that_redis_guards_is_free_once_its_job_is_over(
     put_step(redis_server, Step.SWITCHED, func="Worker::Binds")
     with Enqueuer(configured({"main": sqlite}, redis_server)) as jobs:
         jobs.enqueue("Worker::Binds", {})
-    put_step(redis_server, Step.RESQUE, func="Worker::Keyed", guard=KeyGuard.REDIS)
+    put_step(redis_server, Step.RESQUE, func="Worker::Keyed", guard=KeyGuard.REDIS, spelling=Spelling.BYTES)
     held = "resque:qudo_migrate:unique:Worker::Keyed"
     with Enqueuer(configured({"main": sqlite}, redis_server)) as jobs:
         jobs.enqueue("Worker::Keyed", "fine", uniqkey="Fine")
         jobs.enqueue("Worker::Keyed", "fails", uniqkey="Fails")
-        assert set(redis.hkeys(held)) == {b"fine", b"fails"}
+        assert set(redis.hkeys(held)) == {b"Fine", b"Fails"}
         command = pool.start(queues="worker_keyed")
         wait_until(lambda: "keyed Fails 1" in pool.ran and len(pool.failures) == 1, 10, "one is done, one waits")
-        assert redis.hkeys(held) == [b"fails"]
+        assert redis.hkeys(held) == [b"Fails"]
         with pytest.raises(DuplicateJob):
-            jobs.enqueue("Worker::Keyed", "fails", uniqkey="fails")
+            jobs.enqueue("Worker::Keyed", "fails", uniqkey="Fails")
         wait_until(lambda: len(pool.failures) == 2, 10, "it has failed for good")
         assert redis.hkeys(held) == []
         jobs.enqueue("Worker::Keyed", "fine", uniqkey="fails")

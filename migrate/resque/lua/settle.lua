@@ -7,7 +7,8 @@
 -- keys: note, processed, failed count, the same two of the worker, failed, queues, schedule, retrying
 -- args: 1 prefix of all keys   2 how the note must begin   3 "done" | "failed" | "queue" | "delay"   4 failure's text
 --       5 queue   6 text for the queue or the delayed list   7 seconds of delay   8 field of `retrying`
---       9 keys left behind   10 hash of uniqkeys ("": none)   11 uniqkey   12 identity: whose the key must be
+--       9 keys left behind   10 hash of uniqkeys ("": none)   11 JSON list of the uniqkey's spellings
+--       12 identity: whose the key must be
 -- Returns nil when it is settled, or what the script must return: {"lost"} (somebody else has settled this job),
 -- {"type", key, its type}.
 local function settle(keys, args)
@@ -58,9 +59,12 @@ local function settle(keys, args)
   end
   if args[10] ~= '' then
     -- A holder is its identity, a space, its content. A key that another job holds by now stays.
-    local holder = redis.pcall('HGET', args[10], args[11])
-    if type(holder) == 'string' and string.sub(holder, 1, #args[12] + 1) == args[12] .. ' ' then
-      redis.call('HDEL', args[10], args[11])
+    local good, spellings = pcall(cjson.decode, args[11])
+    for _, key in ipairs(good and spellings or {}) do
+      local holder = redis.pcall('HGET', args[10], key)
+      if type(holder) == 'string' and string.sub(holder, 1, #args[12] + 1) == args[12] .. ' ' then
+        redis.call('HDEL', args[10], key)
+      end
     end
   end
 end

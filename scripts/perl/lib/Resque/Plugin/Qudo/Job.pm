@@ -21,6 +21,7 @@ use Resque::Plugin::Qudo::Script qw(note_of settle characters);
 use Resque::Plugin::Qudo::Text qw(member next_try postponed record);
 
 my $JSON = JSON->new->utf8->canonical->allow_nonref;
+my $ASCII = JSON->new->ascii;
 
 # Seconds for which a class may take to load and to say how often a dead job is tried.
 my $ASK_SECONDS = 30;
@@ -166,18 +167,21 @@ sub _text {
     return member($note, 'payload') || $self->encode;
 }
 
-# The uniqkey that Redis holds for a job born there, in the spelling of qudo-migrate's Enqueuer: keys that any of
-# MySQL's collations could take for equal are one. A key that a source holds is freed when it is asked for.
+# The uniqkey that Redis holds for a job born there, in all spellings of qudo-migrate's Enqueuer: as it is, without
+# blanks at its end, and so that keys are one which any of MySQL's collations could take for equal. A key that a source
+# holds is freed when it is asked for.
 sub _held_key {
     my ($self) = @_;
     my $ours = $self->payload->{qudo};
     return undef if ref $ours ne 'HASH' || grep { !defined $ours->{$_} } qw(func uniqkey native);
     my $key = $ours->{uniqkey};
+    (my $padded = $key) =~ s/ +\z//;
+    my @spellings = ($key, $padded);
     if ($key =~ /[^\x00-\x7f]/) {
         ($key = NFKD(fc $key)) =~ s/\P{Canonical_Combining_Class=Not_Reordered}//g;
     }
     ($key = fc $key) =~ s/ +\z//;
-    return [ $ours->{func}, $key, $ours->{native} ];
+    return [ $ours->{func}, $ASCII->encode([ @spellings, $key ]), $ours->{native} ];
 }
 
 sub _settle {

@@ -40,7 +40,7 @@ sub note_of {
     return $worker->redis->get($worker->key(worker => $worker->id));
 }
 
-# True when it was for us to settle. key: [func, uniqkey, identity] of one that Redis holds for a job that is over;
+# True when it was for us to settle. key: [func, JSON list of spellings, identity] of one that Redis holds for a job that is over;
 # pushes: [queue, text, text for the delayed layout, when], as settle.lua has it.
 sub settle {
     my ($worker, $note, $failure, $key, @pushes) = @_;

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 string worker:<id>, the note   2 list failed   3 set queues   4 zset delayed_queue_schedule
 -- ARGV  1 prefix of all keys: "<namespace>:"   2 the note as it was   3 failure, or ""
---       4 hash of uniqkeys, or ""   5 the job's uniqkey   6 its identity: whose the key must be
+--       4 hash of uniqkeys, or ""   5 JSON list of the spellings of the job's uniqkey   6 its identity: whose it must be
 --       7 … for each text to push: queue, text for the queue, text for the delayed layout,
 --         seconds until it is due, by Redis's clock; 0: now; or "=<second>", the second itself
 -- Other keys, by prefix: queue:<name>, delayed:<second>, timestamps:<text>
@@ -49,9 +49,12 @@ for _, push in ipairs(pushes) do
 end
 if ARGV[4] ~= '' then
   -- A holder is its identity, a space, its content. A key that another job holds by now stays.
-  local holder = redis.pcall('HGET', ARGV[4], ARGV[5])
-  if type(holder) == 'string' and string.sub(holder, 1, #ARGV[6] + 1) == ARGV[6] .. ' ' then
-    redis.call('HDEL', ARGV[4], ARGV[5])
+  local good, spellings = pcall(cjson.decode, ARGV[5])
+  for _, key in ipairs(good and spellings or {}) do
+    local holder = redis.pcall('HGET', ARGV[4], key)
+    if type(holder) == 'string' and string.sub(holder, 1, #ARGV[6] + 1) == ARGV[6] .. ' ' then
+      redis.call('HDEL', ARGV[4], key)
+    end
   end
 end
 return 1
