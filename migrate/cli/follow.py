@@ -107,10 +107,11 @@ def show_follow(result: FollowResult) -> None:
         console.print(printing.table("", ("source", "func", "queue", "moved"), rows))
     untranslatable = sum(source.untranslatable for source in result.sources)
     printing.print_untranslatable(console, result.untranslatable_jobs, untranslatable)
-    imported = f"; {result.imported:,} failures imported" if result.imported else ""
+    jobs = printing.noun(result.moved, "jobs")
+    imported = f"; {printing.counted(result.imported, 'failures')} imported" if result.imported else ""
     console.print(
-        f"[bold]{result.moved:,}[/] jobs moved, [bold]{result.handed_off:,}[/] handed off in {result.seconds:,.1f} s,"
-        f" ended by {result.ended_by}{imported}",
+        f"[bold]{result.moved:,}[/] {jobs} moved, [bold]{result.handed_off:,}[/] handed off"
+        f" in {result.seconds:,.1f} s, ended by {result.ended_by}{imported}",
         soft_wrap=True,
     )
     printing.print_errors(console, result.errors)

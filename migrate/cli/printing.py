@@ -33,6 +33,27 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
+def noun(count: int, plural: str) -> str:
+    """`job` for one, `jobs` for others."""
+    return plural.removesuffix("s") if count == 1 else plural
+
+
+def counted(count: int, plural: str) -> str:
+    """A number and what it counts."""
+    return f"{count:,} {noun(count, plural)}"
+
+
+def moment(at: str) -> str:
+    """An ISO 8601 time in UTC as tables show it."""
+    return at.removesuffix("+00:00").replace("T", " ")
+
+
+def not_read(errors: Sequence[ErrorLine]) -> str:
+    """The sources that could not be read, for the end of a line of sums; empty where all were."""
+    names = ", ".join(dict.fromkeys(error.source for error in errors))
+    return f"; without what couldn't be read: {escape(names)}" if names else ""
+
+
 def print_json(document: msgspec.Struct) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
@@ -57,7 +78,8 @@ def print_untranslatable(console: Console, jobs: Sequence[UntranslatableJob], to
         return
     rows = [(f"{job.source}:{job.id}", job.func, job.reason) for job in jobs[:SHOWN_JOBS]]
     more = f" (the first {len(rows)})" if total > len(rows) else ""
-    console.print(table(f"Can't be translated, stay in Qudo: {total:,} jobs{more}", ("job", "func", "reason"), rows))
+    title = f"Can't be translated, stay in Qudo: {counted(total, 'jobs')}{more}"
+    console.print(table(title, ("job", "func", "reason"), rows))
 
 
 def print_findings(console: Console, findings: Sequence[FindingCount]) -> None:

@@ -6,7 +6,10 @@ from rich.markup import escape
 
 from migrate.cli.printing import (
     SHOWN_JOBS,
+    counted,
     error_console,
+    moment,
+    noun,
     output_console,
     print_errors,
     print_findings,
@@ -38,9 +41,9 @@ def show_run(result: RunResult) -> None:
     rate = ""
     if not result.dry_run and totals.seconds > 0 and totals.moved:
         rate = f", {totals.moved / totals.seconds:,.0f} jobs/s"
-    imported = f"; {totals.imported:,} failures imported" if totals.imported else ""
+    imported = f"; {counted(totals.imported, 'failures')} imported" if totals.imported else ""
     if purged := sum(source.purged for source in result.sources):
-        imported += f"; {purged:,} outbox rows purged"
+        imported += f"; {counted(purged, 'outbox rows')} purged"
     uncounted = [source.name for source in result.sources if not source.counted]
     stays = _stays(
         untranslatable=totals.untranslatable,
@@ -52,7 +55,7 @@ def show_run(result: RunResult) -> None:
     if uncounted:
         stays = f"not counted in {escape(', '.join(uncounted))}"
     console.print(
-        f"[bold]{totals.moved:,}[/] jobs {verb}, [bold]{totals.handed_off:,}[/]"
+        f"[bold]{totals.moved:,}[/] {noun(totals.moved, 'jobs')} {verb}, [bold]{totals.handed_off:,}[/]"
         f" {'would be ' if result.dry_run else ''}handed off in {totals.seconds:,.1f} s{rate};"
         f" left in Qudo: {stays}{imported}",
         soft_wrap=True,
@@ -75,8 +78,8 @@ def show_rehearsal(result: RehearsalResult) -> None:
         console.print(table(f"Differences: {len(result.differences):,}", ("job", "func", "detail"), shown))
     verdict = "[bold green]ok[/]" if result.verdict == "ok" else "[bold red]differences[/]"
     console.print(
-        f"{verdict}: {result.rehearsed:,} jobs read, translated, pushed into a scratch namespace, compared and removed"
-        f" in {result.seconds:,.1f} s ({result.jobs_per_second:,.0f} jobs/s); nothing was moved",
+        f"{verdict}: {counted(result.rehearsed, 'jobs')} read, translated, pushed into a scratch namespace, compared"
+        f" and removed in {result.seconds:,.1f} s ({result.jobs_per_second:,.0f} jobs/s); nothing was moved",
         soft_wrap=True,
     )
     print_errors(console, result.errors)
@@ -86,9 +89,9 @@ def show_rehearsal(result: RehearsalResult) -> None:
 def show_pause(result: PauseResult) -> None:
     """What is paused now."""
     console = output_console()
-    rows = [(each.func, f"{each.user}@{each.host}", each.at) for each in result.paused]
+    rows = [(each.func, f"{each.user}@{each.host}", moment(each.at)) for each in result.paused]
     if rows:
-        console.print(table("Paused", ("func", "by", "since"), rows))
+        console.print(table("Paused", ("func", "by", "since (UTC)"), rows))
     else:
         console.print("Nothing is paused.")
     print_next(console, result.next)
@@ -98,12 +101,14 @@ def show_purge(result: PurgeResult) -> None:
     """What went, and what stays and why."""
     console = output_console()
     verb = "would go" if result.dry_run else "purged"
-    columns = ("source", verb, "younger", "not delivered", "hold a uniqkey", "not due")
+    columns = ("source", verb, "younger", "not delivered", "hold a uniqkey", "not due", "returning")
     rows = [
-        (each.name, each.purged, each.young, each.not_delivered, each.holding_uniqkey, each.not_due)
+        (each.name, each.purged, each.young, each.not_delivered, each.holding_uniqkey, each.not_due, each.returning)
         for each in result.sources
+        if each.error is None or each.purged
     ]
-    console.print(table("Outbox rows", columns, rows))
+    if rows:
+        console.print(table("Outbox rows", columns, rows))
     for reason in result.ignored:
         console.print(f"[yellow]--force ignored:[/] {escape(reason)}", soft_wrap=True)
     print_errors(console, result.errors)
@@ -140,4 +145,8 @@ def show_story(story: Story) -> None:
     if story.reason:
         console.print(f"  {escape(story.reason)}", soft_wrap=True)
     if story.state == "unknown":
-        console.print("  no trace of it: never there, or done by Qudo, or purged after it was delivered")
+        console.print(
+            "  no trace of it: never there, or done by Qudo, or purged after it was delivered,"
+            " or returned by a rollback, under a new id",
+            soft_wrap=True,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from migrate.cli.printing import output_console, print_errors, print_next, table
+from migrate.cli.printing import moment, output_console, print_errors, print_next, table
 from migrate.engine.cutover import CutoverResult, FuncStep
 
 
@@ -18,11 +18,11 @@ def show_cutover(result: CutoverResult) -> None:
                 _step(each),
                 "kept" if each.kept else "moves",
                 _by(each),
-                each.at,
+                moment(each.at),
             )
             for each in result.funcs
         ]
-        console.print(table("Steps", ("func", "step", "rows in Qudo", "by", "since"), rows))
+        console.print(table("Steps", ("func", "step", "rows in Qudo", "by", "since (UTC)"), rows))
     else:
         console.print("No func has a step yet.")
     if result.processes:

@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from migrate.cli.printing import (
+    counted,
+    not_read,
+    noun,
     output_console,
     print_errors,
     print_findings,
@@ -42,9 +45,9 @@ def show_plan(result: PlanResult) -> None:
             console.print(f"  · {escape(need)}", soft_wrap=True)
     estimate = result.estimate
     console.print(
-        f"\nAbout [bold]{estimate.jobs:,}[/] jobs: {size(estimate.redis_bytes)} more in Redis,"
+        f"\nAbout [bold]{estimate.jobs:,}[/] {noun(estimate.jobs, 'jobs')}: {size(estimate.redis_bytes)} more in Redis,"
         f" {size(estimate.mysql_bytes)} more on the sources' disks until the purge, roughly {_time(estimate.seconds)}"
-        " (rehearse measures)",
+        f" (rehearse measures){not_read(result.errors)}",
         soft_wrap=True,
     )
     print_errors(console, result.errors)
@@ -67,17 +70,16 @@ def _show_source(console: Console, source: PlannedSource) -> None:
         )
         for func in source.funcs
     ]
-    title = f"{source.name}: {source.jobs:,} jobs in {source.server}, {source.engine}"
+    title = f"{source.name}: {counted(source.jobs, 'jobs')} in {source.server}, {source.engine}"
     columns = ("func", "queue", "serializer", "ready", "later", "in flight", "retried", "uniqkeys")
     console.print(table(title, columns, rows))
     if source.not_handed_off:
         console.print(
-            f"  {source.not_handed_off:,} jobs of an earlier run wait in the outbox: run hands them off first"
+            f"  {counted(source.not_handed_off, 'jobs')} of an earlier run in the outbox: run hands off such jobs first"
         )
     if source.exceptions:
-        console.print(
-            f"  {source.exceptions:,} rows in exception_log, {source.exceptions_not_retried:,} of them not retried"
-        )
+        rows_logged = counted(source.exceptions, "rows")
+        console.print(f"  {rows_logged} in exception_log, {source.exceptions_not_retried:,} of them not retried")
 
 
 def _time(seconds: float) -> str:

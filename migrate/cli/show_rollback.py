@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from migrate.cli.printing import output_console, print_errors, print_next, table
+from migrate.cli.printing import counted, output_console, print_errors, print_next, table
 from migrate.engine.rollback_result import RollbackResult
 
 
@@ -36,12 +36,16 @@ def show_rollback(result: RollbackResult) -> None:
             each.returning,
         )
         for each in result.sources
+        if each.error is None or each.returned
     ]
-    console.print(table("Jobs", columns, rows))
+    if rows:
+        console.print(table("Jobs", columns, rows))
     if native := sum(each.returned_native for each in result.sources):
         console.print(f"{native:,} of them were born in Resque.", soft_wrap=True)
     elif left := sum(each.native for each in result.sources):
-        console.print(f"{left:,} jobs born in Resque stay there; --include-native takes them, too.", soft_wrap=True)
+        console.print(
+            f"{counted(left, 'jobs')} born in Resque left there; --include-native takes such jobs, too.", soft_wrap=True
+        )
     if not result.dry_run:
         console.print(f"[bold]{escape(result.paused)}[/] stays paused until it is resumed.", soft_wrap=True)
     for reason in result.ignored:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from migrate.cli.printing import output_console, print_errors, print_next, table
+from migrate.cli.printing import counted, moment, not_read, output_console, print_errors, print_next, table
 from migrate.engine.status import StatusResult
 from migrate.resque.history import Record
 
@@ -47,15 +47,14 @@ def _parts(result: StatusResult) -> list[RenderableType]:
         parts.append(table("In Qudo", ("source", "func", "ready", "later", "in flight"), rows))
     for source in result.sources:
         if source.not_handed_off:
-            line = (
-                f"{source.name}: {source.not_handed_off:,} jobs wait in the outbox, for {source.not_handed_off_for} s"
-            )
+            jobs = counted(source.not_handed_off, "jobs")
+            line = f"{source.name}: {jobs} in the outbox, not handed off for {source.not_handed_off_for} s"
             parts.append(Text(line, style="yellow"))
     if result.queues:
         parts.append(table("In Resque", ("queue", "jobs"), list(result.queues.items())))
     if result.paused:
-        rows_paused = [(each.func, f"{each.user}@{each.host}", each.at) for each in result.paused]
-        parts.append(table("Paused", ("func", "by", "since"), rows_paused))
+        rows_paused = [(each.func, f"{each.user}@{each.host}", moment(each.at)) for each in result.paused]
+        parts.append(table("Paused", ("func", "by", "since (UTC)"), rows_paused))
     if result.history:
         columns = ("at (UTC)", "command", "by", "what", "exit")
         parts.append(table("Done last", columns, [_record(record) for record in result.history]))
@@ -64,13 +63,10 @@ def _parts(result: StatusResult) -> list[RenderableType]:
 
 
 def _record(record: Record) -> tuple[str, str, str, str, str]:
-    options = " ".join(
-        f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}") for key, value in record.options.items()
-    )
-    counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in record.counts.items())
+    counts = ", ".join(counted(value, key.replace("_", " ")) for key, value in record.counts.items())
     return (
         f"{record.at:%Y-%m-%d %H:%M:%S}",
-        f"{record.command} {options}".strip(),
+        record.command_line,
         f"{record.user}@{record.host}",
         counts or "-",
         str(record.exit_status),
@@ -84,5 +80,6 @@ def _summary(result: StatusResult) -> Text:
     return Text.from_markup(
         f"[bold]{in_qudo:,}[/] in Qudo, [bold]{result.handed_off:,}[/] handed off so far{rate};"
         f" {sum(result.queues.values()):,} queued, {result.delayed:,} delayed, {result.failed:,} failed,"
-        f" {result.working:,} of {result.workers:,} workers at work; {escape(at_work)}"
+        f" {result.working:,} of {counted(result.workers, 'workers')} at work; {escape(at_work)}"
+        f"{not_read(result.errors)}"
     )

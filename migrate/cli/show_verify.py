@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from migrate.cli.printing import output_console, print_next, table
+from migrate.cli.printing import counted, noun, output_console, print_next, table
 from migrate.verify.findings import Finding
 from migrate.verify.report import Report
 from migrate.verify.words import DIFFERENCES, HANDED_OFF, STATES, Jobs, Kind
@@ -29,7 +29,7 @@ def show_verification(report: Report, folder: Path | None) -> None:
         verdict = "[bold red]differences[/]"
     wrong = ", ".join(f"{getattr(totals, word):,} {word}" for word in DIFFERENCES)
     console.print(
-        f"{verdict}: {report.jobs:,} jobs compared in {report.seconds:,.1f} s"
+        f"{verdict}: {counted(report.jobs, 'jobs')} compared in {report.seconds:,.1f} s"
         f" ({report.jobs_per_second:,.0f} jobs/s); {wrong}",
         soft_wrap=True,
     )
@@ -44,8 +44,9 @@ def show_verification(report: Report, folder: Path | None) -> None:
     if beside:
         console.print(f"  beside these: {', '.join(beside)}", soft_wrap=True)
     for each in report.mirror:
+        copies = "copy" if each.compared == 1 else "copies"
         console.print(
-            f"  mirror of {escape(each.func)}: {each.compared:,} copies compared, {each.different:,} different,"
+            f"  mirror of {escape(each.func)}: {each.compared:,} {copies} compared, {each.different:,} different,"
             f" {each.gone:,} done by Qudo meanwhile, {each.missed:,} missed",
             soft_wrap=True,
         )
@@ -55,7 +56,8 @@ def show_verification(report: Report, folder: Path | None) -> None:
         console.print(table("", ("finding", "job", "func", "detail"), rows))
         further = len(report.findings) - len(shown) + report.findings_left_out
         if further:
-            console.print(f"  and {further:,} more findings: --report DIR lists {report.findings_cap:,} of each kind")
+            findings = noun(further, "findings")
+            console.print(f"  and {further:,} more {findings}: --report DIR lists {report.findings_cap:,} of each kind")
     for error in report.errors:
         console.print(f"[bold red]{escape(error.error)}[/]", soft_wrap=True)
         if error.advice:
@@ -88,7 +90,7 @@ def _where(jobs: Jobs) -> str:
         return ", ".join(f"{getattr(jobs, word):,} {word.replace('_', ' ')}" for word in words if getattr(jobs, word))
 
     qudo, resque = listed(in_qudo), listed(list(HANDED_OFF))
-    parts = [f"{jobs.all:,} jobs"]
+    parts = [counted(jobs.all, "jobs")]
     parts.append(f"in Resque {jobs.handed_off:,} ({resque})" if resque else "none handed off")
     if qudo:
         parts.append(f"in Qudo {qudo}")

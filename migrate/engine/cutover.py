@@ -24,6 +24,7 @@ from migrate.engine.stopping import SIGNALLED, Stop
 from migrate.errors import MigrateError, Refused, ServerError, UsageError
 from migrate.qudo.source import Source
 from migrate.resque import steps
+from migrate.resque.history import command_line
 from migrate.resque.steps import KeyGuard, Step, StepNote, Steps
 from migrate.resque.target import Target
 from migrate.resque.unique_keys import Spelling
@@ -213,9 +214,15 @@ class _Cutover:
             known = self._put(notes, known)
             self._changed = sorted(notes)
             self._followers.wait(known.version)
-            told = {"func": self._options.func_glob, "step": str(next(iter(wanted.values()))[0])}
-            record(self._target, "cutover", seconds=0, options=told, counts={"funcs": len(notes)}, exit_status=0)
+            asked = self._asked(next(iter(wanted.values()))[0])
+            record(self._target, "cutover", seconds=0, options=asked, counts={"funcs": len(notes)}, exit_status=0)
         return known
+
+    def _asked(self, step: Step | None) -> dict[str, str | int | bool | None]:
+        """What was asked for, each as an operator types it."""
+        options = self._options
+        percent, force = options.percent, options.force
+        return {"action": options.action, "step": step, "func": options.func_glob, "percent": percent, "force": force}
 
     def _spelling(self, note: StepNote | None) -> Spelling:
         """How its keys are spelled in Redis: decided anew only while Redis holds none."""
@@ -262,7 +269,8 @@ class _Cutover:
     def _next(self, known: Steps, funcs: Sequence[str]) -> str:
         glob = self._options.func_glob
         if self._blocked:
-            return f"qudo-migrate cutover {self._options.action} … --func '{glob}' --force    ignores that"
+            forced = {**self._asked(self._options.step), "force": True}
+            return f"qudo-migrate {command_line('cutover', forced)}    ignores that"
         if self._options.action is Action.SHOW or not funcs:
             return "qudo-migrate cutover advance --func GLOB"
         held = {note.step for func in funcs if (note := known.notes.get(func)) is not None}

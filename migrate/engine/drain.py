@@ -180,7 +180,8 @@ class Drain:
 
     def _wait_for_workers(self, left: _Left, deadline: float) -> None:
         """Pause before the next try for rows that workers hold or that wait for their key. Raises Interrupted."""
-        self._reporter.waits(self._source.name, f"{left.not_free} jobs in flight or waiting for their uniqkey")
+        jobs = "1 job" if left.not_free == 1 else f"{left.not_free} jobs"
+        self._reporter.waits(self._source.name, f"{jobs} in flight or waiting for a uniqkey")
         if self._stop.wait(min(IN_FLIGHT_PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
             raise Interrupted(f"source {self._source.name}: stopped while waiting for jobs in flight")
 

@@ -303,7 +303,7 @@ class _Follow:
         if self._last is None or not self._followed:
             return
         config = self._last[0]
-        chosen = {"func": self._options.drain.func_glob, "rate": self._options.drain.rate}
+        chosen = self._options.drain.given()
         counts = {"moved": result.moved, "handed_off": result.handed_off, "imported": result.imported}
         target = Target.open(config.target.url, config.target.namespace)
         try:

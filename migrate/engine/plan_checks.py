@@ -51,7 +51,8 @@ def target_checks(facts: TargetFacts, estimate: Estimate) -> list[Check]:
         add(Level.WARNING, f"will be more than {FULL_SHARE:.0%} full", "raise maxmemory")
     else:
         limit = f"{size(free)} of maxmemory are free" if facts.max_memory else "there is no maxmemory"
-        add(Level.OK, f"memory: about {size(estimate.redis_bytes)} more are needed, {limit}")
+        needed = f"about {size(estimate.redis_bytes)} more needed, " if estimate.redis_bytes else ""
+        add(Level.OK, f"memory: {needed}{limit}")
     return checks
 
 

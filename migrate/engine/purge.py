@@ -32,6 +32,7 @@ from migrate.qudo import ddl, purging
 from migrate.qudo.purging import Delivered
 from migrate.qudo.source import Source
 from migrate.resque import durability, ledger, taking
+from migrate.resque.history import command_line
 from migrate.resque.target import Target
 
 #: Batches that one fence serves: 2 MB of bits, 16 million jobs.
@@ -76,6 +77,11 @@ class PurgeOptions(msgspec.Struct, frozen=True):
     dry_run: bool = False
     force: bool = False
 
+    def given(self) -> dict[str, str | bool | None]:
+        """What was asked for, each as an operator types it."""
+        default = self.older_than_seconds == PurgeOptions().older_than_seconds
+        return {"older_than": None if default else age(self.older_than_seconds), "force": self.force}
+
 
 def parse_age(text: str) -> int:
     """`24h`, `30m`, `7d`, `90s` or `0` in seconds. Raises UsageError."""
@@ -83,6 +89,14 @@ def parse_age(text: str) -> int:
     if match is None:
         raise UsageError(f"--older-than {text}: write a number and s, m, h or d, e.g. 24h")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def age(seconds: int) -> str:
+    """What `parse_age` reads, in the largest unit that fits: 7d, 12h, 90s, 0."""
+    for unit, length in sorted(_UNITS.items(), key=lambda each: -each[1]):
+        if seconds and unit and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return str(seconds)
 
 
 def purge(
@@ -120,8 +134,7 @@ def purge(
 
 def _record(target: Target, options: PurgeOptions, result: PurgeResult, seconds: float) -> None:
     counts = {"purged": sum(source.purged for source in result.sources)}
-    chosen = {"older_than_seconds": options.older_than_seconds, "force": options.force}
-    record(target, "purge", seconds=seconds, options=chosen, counts=counts, exit_status=result.exit_status)
+    record(target, "purge", seconds=seconds, options=options.given(), counts=counts, exit_status=result.exit_status)
 
 
 class SourcePurge:
@@ -274,5 +287,5 @@ def _result(works: Sequence[SourceWork], options: PurgeOptions, ignored: list[st
         sources=sources,
         ignored=ignored,
         errors=error_lines(works),
-        next="qudo-migrate purge" if options.dry_run else after,
+        next=f"qudo-migrate {command_line('purge', options.given())}" if options.dry_run else after,
     )

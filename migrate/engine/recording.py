@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from migrate import __version__
 from migrate.errors import MigrateError
 from migrate.resque import history
-from migrate.resque.history import Record
+from migrate.resque.history import Options, Record
 from migrate.resque.target import Target
 
 
@@ -29,7 +29,7 @@ def record(
     command: str,
     *,
     seconds: float,
-    options: Mapping[str, str | int | float | bool | None],
+    options: Options,
     counts: Mapping[str, int],
     exit_status: int,
 ) -> None:
@@ -44,7 +44,7 @@ def record(
                 host=socket.gethostname(),
                 version=__version__,
                 seconds=round(seconds, 1),
-                options={key: value for key, value in options.items() if value not in (None, False, ())},
+                options={key: value for key, value in options.items() if value is not None and value is not False},
                 counts={key: value for key, value in counts.items() if value},
                 exit_status=exit_status,
             ),

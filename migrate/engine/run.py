@@ -23,6 +23,7 @@ from migrate.engine.stopping import SIGNALLED, Stop
 from migrate.engine.throttling import Rate
 from migrate.qudo import reading
 from migrate.qudo.source import Source
+from migrate.resque.history import command_line
 from migrate.resque.target import Target
 
 
@@ -68,7 +69,7 @@ def run(
     try:
         meet(target, options.retry_for, stop, reporter)
         works = side_by_side(sources, only_look if dry_run else drain, reporter)
-        result = _result(works, time.monotonic() - started, dry_run=dry_run, stopped=stop.requested)
+        result = _result(works, time.monotonic() - started, options, dry_run=dry_run, stopped=stop.requested)
         if bound:
             _record(target, options, result)
     finally:
@@ -81,11 +82,12 @@ def _record(target: Target, options: DrainOptions, result: RunResult) -> None:
     """Note what this run did; for a Redis that is this migration's."""
     totals = msgspec.structs.asdict(result.totals)
     seconds = totals.pop("seconds")
-    chosen = {"func": options.func_glob, "limit": options.limit, "rate": options.rate, "purge": options.purge}
-    record(target, "run", seconds=seconds, options=chosen, counts=totals, exit_status=result.exit_status)
+    record(target, "run", seconds=seconds, options=options.given(), counts=totals, exit_status=result.exit_status)
 
 
-def _result(works: Sequence[SourceWork], seconds: float, *, dry_run: bool, stopped: bool) -> RunResult:
+def _result(
+    works: Sequence[SourceWork], seconds: float, options: DrainOptions, *, dry_run: bool, stopped: bool
+) -> RunResult:
     sources = [SourceResult.of(each.source.name, each.tally) for each in works]
     totals = Totals.of(sources, seconds)
     statuses = error_statuses(works, stopped=stopped)
@@ -102,7 +104,7 @@ def _result(works: Sequence[SourceWork], seconds: float, *, dry_run: bool, stopp
         untranslatable_jobs=[job for each in works for job in each.tally.untranslatable][:LISTED_JOBS],
         findings=findings(works),
         errors=error_lines(works),
-        next=_next_step(status, totals, dry_run=dry_run),
+        next=f"qudo-migrate {command_line('run', options.given())}" if dry_run else _next_step(status, totals),
     )
 
 
@@ -115,10 +117,8 @@ def findings(works: Sequence[SourceWork]) -> list[FindingCount]:
     ]
 
 
-def _next_step(status: int, totals: Totals, *, dry_run: bool) -> str:
+def _next_step(status: int, totals: Totals) -> str:
     """The next sensible command."""
-    if dry_run:
-        return "qudo-migrate run"
     if status == SIGNALLED:
         return "qudo-migrate run    goes on where this one stopped"
     if status in (2, 3):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeAlias
 
 import msgspec
 
 from migrate.resque.target import Target
+
+#: What was given, by the option's name.
+Options: TypeAlias = Mapping[str, str | int | float | bool | None]
 
 #: Records that are kept.
 KEPT_RECORDS = 500
@@ -22,9 +27,29 @@ class Record(msgspec.Struct, frozen=True):
     host: str
     version: str
     seconds: float
-    options: Mapping[str, str | int | float | bool | None]
+    options: Options
     counts: Mapping[str, int]
     exit_status: int
+
+    @property
+    def command_line(self) -> str:
+        """The command as it was typed, as far as it is recorded."""
+        return command_line(self.command, self.options)
+
+
+def command_line(command: str, options: Options) -> str:
+    """A command with its options, as an operator types it."""
+    options = {key: value for key, value in options.items() if value is not None and value is not False}
+    words = [command]
+    if command == "cutover":
+        step = str(options.pop("step", ""))
+        action = str(options.pop("action", "set"))  # older versions didn't tell
+        words += [action, step] if action == "set" else [action]
+    for key, value in options.items():
+        words.append(f"--{key.replace('_', '-')}")
+        if value is not True:
+            words.append(shlex.quote(f"{value:g}" if isinstance(value, float) else str(value)))
+    return " ".join(words)
 
 
 def add(target: Target, record: Record) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from redis import Redis
 
@@ -62,7 +64,7 @@ def test_a_dry_run_foretells_the_run_and_writes_nothing(
     assert dry.counts == real.counts
     assert dry.funcs == real.funcs
     assert dry.untranslatable == real.untranslatable
-    assert dry.document["next"] == "qudo-migrate run"
+    assert dry.document["next"] == f"qudo-migrate {' '.join(['run', *map(shlex.quote, options)])}"
 
 
 def test_a_dry_run_counts_what_waits_for_its_key_and_what_an_earlier_run_left(

@@ -119,7 +119,7 @@ def test_quiet_says_nothing_but_the_result(shop: MariaDBDatabase, cli: Cli) -> N
 def test_messages_are_lines_of_json_where_machines_read_them(shop: MariaDBDatabase, cli: Cli) -> None:
     result = cli("--log-format", "json", "run", "--in-flight-wait", "0.5")
     messages = [json.loads(line) for line in result.stderr.splitlines()]
-    assert any("1 jobs in flight" in each["message"] for each in messages)
+    assert any("1 job in flight" in each["message"] for each in messages)
     assert all({"time", "level", "message"} <= set(each) for each in messages)
 
 

@@ -53,17 +53,24 @@ def test_commands_that_change_something_leave_a_record_without_secrets(
     write_config({"main": innodb}, redis_server)
     cli("plan")
     cli("run", "--dry-run")
-    cli("run", "--limit", "5")
-    cli("pause", "--func", "Worker::X")
-    cli("resume", "--func", "Worker::X")
+    cli("run", "--limit", "5", "--rate", "20000/s", "--max-load", "Threads_running=250")
+    cli("pause", "--func", "Worker::*")
+    cli("resume", "--func", "Worker::*")
     cli("purge", "--older-than", "0")
     records = cli("status", "--json").json()["history"]
     assert [record["command"] for record in records] == ["purge", "resume", "pause", "run"]
     assert records[-1]["counts"] == {"moved": 5, "handed_off": 5, "kept": 2}
-    assert records[-1]["options"] == {"limit": 5}
+    assert records[-1]["options"] == {"limit": 5, "rate": "20000/s", "max_load": "Threads_running=250"}
     assert records[0]["counts"] == {"purged": 5}
     assert all(record["user"] and record["host"] and record["version"] for record in records)
     assert innodb.password not in json.dumps(records)
+    shown = cli("status").stdout
+    for typed in (
+        "run --limit 5 --rate 20000/s --max-load Threads_running=250",
+        "pause --func 'Worker::*'",
+        "purge --older-than 0 ",
+    ):
+        assert f" {typed} " in shown
 
 
 def test_a_look_that_would_be_dear_reads_a_few_rows_only(
