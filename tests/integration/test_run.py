@@ -457,6 +457,20 @@ def test_batch_size_is_what_a_move_carries_at_most(
     assert sorted(jobs for (jobs,) in database.rows("SELECT jobs FROM qudo_migrate_chunk")) == [5, 10, 10]
 
 
+@pytest.mark.parametrize("database", ["innodb"], indirect=True)
+def test_moves_that_overlap_never_meet(database: Database, write_config: WriteConfig, run: Run) -> None:
+    """Two chunks with one decision that isn't stored yet would wait for each other: any fault begins another batch."""
+    with RedisServer(appendonly="no") as forgetful:  # no proof of durability: the records of moves stay
+        for number in range(10):
+            fill(database, 200, f"Worker::{number % 7}")
+        write_config([database], forgetful)
+        assert run("--batch-size", "100").counts == {"moved": 2000, "handed_off": 2000}
+    (row,) = database.rows("SELECT COUNT(*), COUNT(DISTINCT batch), MIN(jobs), MAX(jobs) FROM qudo_migrate_chunk")
+    assert row == (20, 1, 100, 100)
+    order = "SELECT first_seq FROM qudo_migrate_chunk ORDER BY moved_at_us"
+    assert [seq for (seq,) in database.rows(order)] == list(range(0, 2000, 100))
+
+
 # --- the durable fence ----------------------------------------------------------------------------------------------
 
 
