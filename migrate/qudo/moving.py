@@ -33,10 +33,10 @@ from migrate.failpoints import reach
 from migrate.qudo import binding, pending, reading, tables
 from migrate.qudo.binding import Binding
 from migrate.qudo.outbox import Chunk, ChunkState, record_chunk, record_decisions
-from migrate.qudo.picking import by_id_text, by_primary_key, id_lists, listed
+from migrate.qudo.picking import among_copied, by_id_text, by_primary_key, id_lists, listed
 from migrate.qudo.reading import Row, job
 from migrate.qudo.source import Source
-from migrate.qudo.templates import among_place, place, template
+from migrate.qudo.templates import among_place, condition_place, place, template
 from migrate.qudo.turns import Turn
 
 outbox = tables.outbox.c
@@ -165,7 +165,7 @@ def copying(source: Source) -> Insert:
         job.run_after,
         job.retry_cnt,
         job.priority,
-    ).where(among_place("ids"))
+    ).where(condition_place("rows"))
     columns = [column.name for column in tables.outbox.columns if column.name != "due"]
     return insert(tables.outbox).from_select(columns, by_primary_key(rows, tables.job))
 
@@ -183,7 +183,7 @@ def copy_rows(source: Source, connection: Connection, batch: int, candidates: Se
             batch=str(int(batch)),
             seq=by_id_text(source, ids, [candidate.seq for candidate in candidates]),
             decision=by_id_text(source, ids, [candidate.decision for candidate in candidates]),
-            ids=listed(ids),
+            rows=among_copied(source, ids),
         )
         .rowcount
     )

@@ -39,6 +39,21 @@ def among(ids: Sequence[int], column: str = "job.id") -> TextClause:
     return text(f"{column} IN ({listed(ids)})")
 
 
+def has_no_gap(ids: Sequence[int]) -> bool:
+    """Whether these sorted ids are all that there can be from the first to the last."""
+    return int(ids[-1]) - int(ids[0]) == len(ids) - 1
+
+
+def among_copied(source: Source, ids: Sequence[int]) -> str:
+    """SQL for "this row of `job` is one of these" (sorted ids), for a statement that copies: a range where it is one.
+
+    Where copying locks what it reads, a range would wait for whoever has the row behind it.
+    """
+    if has_no_gap(ids) and not source.small_moves:
+        return f"job.id BETWEEN {int(ids[0])} AND {int(ids[-1])}"
+    return f"job.id IN ({listed(ids)})"
+
+
 def listed(ids: Sequence[int]) -> str:
     """Ids with commas between."""
     return ",".join(map(str, map(int, ids)))
@@ -54,14 +69,18 @@ def by_id_text(source: Source, ids: Sequence[int], values: Sequence[int], column
 
     MySQL: INTERVAL() finds the place by binary search, ELT() takes the value there.
     """
-    first, count = int(values[0]), len(values)
-    if first == values[-1] and values.count(first) == count:
+    numbers = [*map(int, values)]
+    first, count = numbers[0], len(numbers)
+    if numbers.count(first) == count:
         return str(first)
+    counts_up = numbers == [*range(first, first + count)]
+    if counts_up and has_no_gap(ids):
+        return f"({column} {first - int(ids[0]):+d})"
     if source.is_sqlite:
         cases = " ".join(f"WHEN {int(key)} THEN {int(value)}" for key, value in zip(ids, values, strict=True))
         return f"CASE {column} {cases} END"
     place = f"INTERVAL({column}, {listed(ids)})"
-    if values[-1] - first == count - 1 and list(values) == [*range(first, first + count)]:
+    if counts_up:
         # MySQL wants INTERVAL() to have two arguments at least, which more than one value guarantees.
         return f"({first - 1} + {place})"
     return f"CAST(ELT({place}, {listed(values)}) AS UNSIGNED)"

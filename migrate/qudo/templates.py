@@ -46,6 +46,11 @@ def among_place(name: str, column: str = "job.id") -> TextClause:
     return text(f"{column} IN ({_PLACE.format(name)})")
 
 
+def condition_place(name: str) -> TextClause:
+    """A condition that each use brings."""
+    return text(_PLACE.format(name))
+
+
 def template(source: Source, make: Callable[[Source], ClauseElement]) -> Template:
     """The template of what `make` makes, compiled at its first use."""
     made = _templates.setdefault(source, {})

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.dialects import mysql
 
 from migrate.qudo import tables
-from migrate.qudo.picking import among, by_id, id_lists
+from migrate.qudo.picking import among, among_copied, by_id, id_lists
 from migrate.qudo.source import Source
 
 SQLITE = Source("main", "sqlite:///none.db")
@@ -84,18 +84,25 @@ def test_only_integers_get_into_the_text() -> None:
         by_id(SQLITE, [1, 2], ["1", "x"])  # type: ignore[list-item]
 
 
+def test_copying_asks_for_a_range_where_ids_have_no_gap() -> None:
+    assert among_copied(MYSQL, [3, 4, 5]) == "job.id BETWEEN 3 AND 5"
+    assert among_copied(MYSQL, [3, 4, 6]) == "job.id IN (3,4,6)"
+
+
 @pytest.mark.parametrize(
-    ("values", "sql"),
+    ("ids", "values", "sql"),
     [
-        ([7], "7"),
-        ([7, 7, 7], "7"),
-        ([7, 8, 9], "(6 + INTERVAL(job.id, 1,2,3))"),
-        ([7, 9, 8], "CAST(ELT(INTERVAL(job.id, 1,2,3), 7,9,8) AS UNSIGNED)"),
-        ([9, 8, 7], "CAST(ELT(INTERVAL(job.id, 1,2,3), 9,8,7) AS UNSIGNED)"),
+        ([1], [7], "7"),
+        ([1, 2, 3], [7, 7, 7], "7"),
+        ([1, 2, 3], [7, 8, 9], "(job.id +6)"),
+        ([7, 8, 9], [0, 1, 2], "(job.id -7)"),
+        ([1, 2, 4], [7, 8, 9], "(6 + INTERVAL(job.id, 1,2,4))"),
+        ([1, 2, 3], [7, 9, 8], "CAST(ELT(INTERVAL(job.id, 1,2,3), 7,9,8) AS UNSIGNED)"),
+        ([1, 2, 3], [9, 8, 7], "CAST(ELT(INTERVAL(job.id, 1,2,3), 9,8,7) AS UNSIGNED)"),
     ],
 )
-def test_mysql_is_asked_the_shortest_way(values: list[int], sql: str) -> None:
-    assert str(by_id(MYSQL, [1, 2, 3][: len(values)], values)) == sql
+def test_mysql_is_asked_the_shortest_way(ids: list[int], values: list[int], sql: str) -> None:
+    assert str(by_id(MYSQL, ids, values)) == sql
 
 
 def test_another_column_can_be_meant(engine: Engine) -> None:
