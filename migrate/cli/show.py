@@ -119,7 +119,7 @@ def show_recover(result: RecoverResult, *, to_stderr: bool = False) -> None:
     """The consequences, and how many jobs they concern."""
     console = error_console() if to_stderr else output_console()
     verb = "would be" if result.dry_run else "are"
-    what = {"hand-off": f"{verb} handed off again", "hold": f"{verb} held"}[result.redis_lost]
+    what = {"hand-off": f"{verb} handed off again", "hold": f"{verb} held back"}[result.redis_lost]
     rows = [(each.name, each.jobs, each.problem or "-") for each in result.sources]
     console.print(table("", ("source", f"jobs that {what}", "what was wrong"), rows))
     for consequence in result.consequences:

@@ -17,7 +17,7 @@ def show_rollback(result: RollbackResult) -> None:
         verb,
         "started",
         "done or gone",
-        "uniqkey held",
+        "uniqkey taken",
         "born in Resque",
         "purged",
         "collided",

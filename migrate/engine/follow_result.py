@@ -13,7 +13,7 @@ from migrate.engine.results import ErrorLine, FuncResult, UntranslatableJob
 from migrate.engine.routing import RowState
 from migrate.metrics import Family, Sample
 
-#: States of rows that stay in `job`, in the order of the result. `kept` are those held until they are due.
+#: States of rows that stay in `job`, in the order of the result. `kept` are those kept until due.
 STATES = (RowState.IN_FLIGHT, RowState.WAITING, RowState.UNTRANSLATABLE, RowState.KEPT)
 
 
@@ -27,7 +27,7 @@ class FollowedSource(msgspec.Struct, frozen=True):
     in_flight: int
     waiting: int
     untranslatable: int
-    held: int  #: until they are due, by their route
+    held: int  #: kept until due, by their route
     faults: int  #: times that work was begun anew
     funcs: list[FuncResult]
     error: str | None

@@ -1,8 +1,8 @@
 """Following one source without end: what is new crosses at once, and whatever else falls free is found.
 
-New rows are met at the primary key's end, twenty looks a second; rows whose time comes (a lease that ends, a held job
-that is due) at that second, by id; the rest by sweeps (`sweeping.py`). Where many rows may be free (at the start, after
-a fault, a pause or a limit) the loop walks through all free rows in Qudo's order, as `run` does.
+New rows are met at the primary key's end, twenty looks a second; rows whose time comes (a lease that ends, a job kept
+until due) at that second, by id; the rest by sweeps (`sweeping.py`). Where many rows may be free (at the start, after a
+fault, a pause or a limit) the loop walks through all free rows in Qudo's order, as `run` does.
 """
 
 from __future__ import annotations

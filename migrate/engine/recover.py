@@ -49,14 +49,14 @@ CONSEQUENCES = {
     RedisLost.HOLD: (
         "every job in the outbox that this Redis doesn't know is held back: nothing of it runs",
         "jobs that no worker had started before the loss wait until a person decides",
-        "the next run moves and hands off what is still in Qudo; later, recover --redis-lost hand-off lets the held go",
+        "the next run moves and hands off what is still in Qudo; later, recover --redis-lost hand-off hands off what is held back",
         _NATIVES,
     ),
 }
 
 
 class RecoveredSource(msgspec.Struct, frozen=True):
-    """One source; `jobs` are those handed off again or held."""
+    """One source; `jobs` are those handed off again or held back."""
 
     name: str
     jobs: int

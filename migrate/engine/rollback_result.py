@@ -18,7 +18,7 @@ class RolledBackSource(msgspec.Struct, frozen=True):
     returned_native: int  #: of these, jobs that were born in Resque
     started: int  #: stay: at work, failed, or tried before
     gone: int  #: stay: found nowhere, so a worker has done them or has just taken them
-    held: int  #: stay: another job in Qudo has their uniqkey
+    held: int  #: stay: their uniqkey is taken, another job in Qudo has it
     native: int  #: stay: born in Resque, and not asked for, or their arg can't be written as it was
     purged: int  #: stay: they wait in Resque, but their outbox rows were purged
     collided: int  #: on their way, in neither side's reach: their uniqkey was taken in `job` meanwhile

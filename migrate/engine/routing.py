@@ -30,7 +30,7 @@ class RowState(StrEnum):
     """What a row of `job` is to a migration; design.md's words."""
 
     IN_FLIGHT = "in_flight"  #: a Qudo worker holds it, or did until less than `lease_grace` ago
-    KEPT = "kept"  #: stays by route, option or hold
+    KEPT = "kept"  #: stays by route or option, or until due
     UNTRANSLATABLE = "untranslatable"
     WAITING = "waiting"  #: its uniqkey is pending
     NOT_MOVED = "not_moved"  #: free: would move now
