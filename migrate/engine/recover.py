@@ -49,7 +49,7 @@ CONSEQUENCES = {
     RedisLost.HOLD: (
         "every job in the outbox that this Redis doesn't know is held back: nothing of it runs",
         "jobs that no worker had started before the loss wait until a person decides",
-        "the next run moves and hands off what is still in Qudo; later, recover --redis-lost hand-off hands off what is held back",
+        "the next run moves and hands off what is still in Qudo; later, recover --redis-lost hand-off ends that",
         _NATIVES,
     ),
 }

@@ -110,7 +110,7 @@ class QueueRoom:
         coming = Counter(each.job.queue for each in chunk if each.job.delayed is None)
         for queue, length in queues.lengths(self._target, list(coming)).items():
             if length + coming[queue] > self._most:
-                return Wait(f"queue {queue} has {length:,} jobs (--max-queue-length {self._most:,})")
+                return Wait(f"queue {queue} holds {length:,} jobs (--max-queue-length {self._most:,})")
         return None
 
 
