@@ -14,7 +14,7 @@ from tests.servers import MariaDBDatabase, Proxy, RedisServer, wait_until
 from tests.servers.cluster import NAMESPACE, RedisCluster
 from tests.servers.command import Cli
 
-JOBS = 400
+JOBS = 300
 
 
 def test_a_run_goes_on_with_the_replica_and_pushes_what_that_never_got(
@@ -48,12 +48,14 @@ def check_fail_over(books: Books, cli: Cli, master: RedisServer, new: Redis, cut
     """Run; cut off the replica in mid-run; go on; kill the master; all must be in the replica."""
     books.fill(JOBS, priorities=2)
     order = books.order()
-    running = cli.start("run", "--json", "--batch-size", "20", "--rate", "300/s")
-    running.wait_until(lambda: books.standing().resque.total() > 40, 30, "some jobs cross")
+    # Slowly: the master must be killed before the run ends.
+    running = cli.start("run", "--json", "--batch-size", "20", "--rate", "100/s")
+    running.wait_until(lambda: books.standing().resque.total() > 40, 60, "some jobs cross")
+    running.wait_until(lambda: any(new.scan_iter(match="*:queue:*")), 60, "the replica has some of them")
 
     cut_off()
     before = books.standing().resque.total()
-    running.wait_until(lambda: books.standing().resque.total() > before + 40, 30, "more jobs cross")
+    running.wait_until(lambda: books.standing().resque.total() > before + 20, 60, "more jobs cross")
     had = books.standing().resque.total()
     books.use(new)
     kept = books.standing().resque.total()

@@ -134,7 +134,7 @@ def test_a_process_that_was_stopped_is_named_and_reads_the_step_before_it_writes
     blocked = moved(cli, "back", "--func", FUNC, status=1)
     assert late.partition(" ")[0] in blocked["blocked"][0]["reason"]
     command = cli.start("cutover", "set", "qudo", "--force", "--func", "Worker::Other", "--json")
-    wait_until(lambda: "Worker::Other" in {each["func"] for each in moved(cli, "show")["funcs"]}, 5, "moved")
+    wait_until(lambda: "Worker::Other" in {each["func"] for each in moved(cli, "show")["funcs"]}, what="moved")
     command.send(signal.SIGINT)
     interrupted = command.wait()
     assert interrupted.status == 130
@@ -143,7 +143,7 @@ def test_a_process_that_was_stopped_is_named_and_reads_the_step_before_it_writes
     print(file=stopped.stdin, flush=True)  # the first that it does when it goes on is to enqueue
     stopped.send_signal(signal.SIGCONT)
     assert stopped.stdout.readline() == "mirror\n"
-    wait_until(lambda: not moved(cli, "show")["not_followed"], 3, "the process has followed")
+    wait_until(lambda: not moved(cli, "show")["not_followed"], what="the process has followed")
     stopped.kill()
     stopped.wait()
     assert [each["pid"] for each in moved(cli, "show")["processes"]] == [living.pid]
@@ -222,6 +222,6 @@ def test_shadows_are_bounded_and_never_slow_an_enqueue(
             began = time.monotonic()
             for number in range(200):
                 jobs.enqueue(FUNC, str(number))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 40, "none waits for Redis: 100 s"
         finally:
             redis_server.thaw()

@@ -192,7 +192,7 @@ def test_on_step_resque_too_a_job_commits_with_its_transaction(
 ) -> None:
     put_step(redis_server, Step.RESQUE, func="Worker::Native", guard=KeyGuard.BOTH)
     put_step(redis_server, Step.RESQUE, func="Worker::Redis", guard=KeyGuard.REDIS)
-    wait_until(lambda: jobs._watch.anew().steps.notes.get("Worker::Redis") is not None, 5, "the steps are seen")
+    wait_until(lambda: jobs._watch.anew().steps.notes.get("Worker::Redis") is not None, what="the steps are seen")
     jobs.enqueue(FUNC, {"n": -1})  # now the two belong together, as they do long before step resque
     jobs.enqueue("Worker::Native", {"n": 0}, uniqkey="0")
     for func in ("Worker::Native", "Worker::Redis"):
@@ -323,7 +323,7 @@ def test_rows_of_a_transaction_that_commits_late_are_delivered(
     with engine.connect() as connection:
         jobs.enqueue(FUNC, {"n": 1}, connection=connection)
         jobs._transactions._committing(connection)
-        wait_until(lambda: len(looks) >= 3, 5, "the row was looked for")
+        wait_until(lambda: len(looks) >= 3, what="the row was looked for")
         assert numbers(resque) == []
         connection.commit()
     assert jobs.flush()

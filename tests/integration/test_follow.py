@@ -23,7 +23,7 @@ from tests.servers.command import Cli
 
 MAIL = "Worker::Mail"
 #: Seconds that a test waits for what takes some hundredths of one.
-SOON = 20.0
+SOON = 60.0
 
 
 def arrive(resque: Resque, ids: list[int], what: str = "", source: str = "main") -> None:
