@@ -65,8 +65,8 @@ class Resque:
 
     def queues(self) -> dict[str, list[ResqueJob]]:
         """All queues. Those that Resque knows of must be those that hold jobs, or held some."""
-        known = {name.decode() for name in self._set("queues")}
         held = {key.decode().removeprefix(self.key("queue:")) for key in self.client.scan_iter(self.key("queue:*"))}
+        known = {name.decode() for name in self._set("queues")}  # asked second: a job may come in between
         assert held <= known, f"queues that no worker would look at: {held - known}"
         return {name: self.queue(name) for name in sorted(known)}
 
