@@ -29,6 +29,8 @@ from migrate.translate import fingerprint
 #: Rows, and bytes of them, that one push carries.
 PUSH_ROWS = 200
 PUSH_BYTES = 4 * 1024 * 1024
+#: Rows that are known to be noted, as far as one process remembers: about 60 bytes each.
+MOST_NOTED = 200_000
 #: The finding of a row whose push nothing has proved durable: it keeps its mark, and is known to the ledger.
 NOT_MARKED = "failures imported, not marked as retried: this Redis gives no proof that it has them on disk"
 
@@ -47,6 +49,7 @@ class FailuresImport:
         self._tally = tally
         self._stop = stop
         self._entered: list[ResqueFailure] = []  # rows that Redis has now, without their texts
+        self._noted: set[int] = set()  # hashes of rows whose job is known to have crossed: `follow` asks once
         self._stay: set[tuple[str, str]] = set()  # findings of rows that can't be expressed
 
     def run(self, mode: FailureImport) -> None:
@@ -83,19 +86,23 @@ class FailuresImport:
         select = final_failures.unmarked if mode is FailureImport.ALL else final_failures.candidates
         for candidates in select(self._source, func_ids):
             new = self._unknown(candidates, enters=True)
-            looks = has_our_tables and mode is FailureImport.FINAL
-            crossed = final_failures.crossed(self._source, func_ids, new) if looks else []
+            crossed: list[int] = []
+            if new and mode is FailureImport.FINAL:
+                crossed = final_failures.crossed(self._source, func_ids, new) if has_our_tables else []
+                new = final_failures.gone(self._source, func_ids, new)
             yield sorted({each.mark.id for each in new}.difference(crossed)), crossed
 
     def _unknown(self, candidates: Sequence[Candidate], *, enters: bool) -> list[Candidate]:
         """Those that the ledger doesn't know. `enters`: keep what was imported, leave out what can't be expressed."""
-        by_id = {each.mark.id: each for each in candidates}
+        by_id = {each.mark.id: each for each in candidates if hash(each.mark) not in self._noted}
         unknown: list[Candidate] = []
         for rows in self._pages(sorted(by_id)):
             failures = [ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows]
             known = resque_failures.known(self._target, self._source.name, failures)
             if enters:
                 self._entered += [failure for failure in failures if failure.id in known.imported]
+            if len(self._noted) < MOST_NOTED:
+                self._noted.update(hash(by_id[row_id].mark) for row_id in known.crossed)
             for row in rows:
                 if row.id in known.imported or row.id in known.crossed:
                     continue

@@ -82,6 +82,14 @@ def crossed(source: Source, func_ids: Sequence[int], of: Sequence[Candidate]) ->
     return sorted(found)
 
 
+def gone(source: Source, func_ids: Sequence[int], of: Sequence[Candidate]) -> list[Candidate]:
+    """Those that don't wait in `job`, asked last: a rollback may have put a job back since it was looked for."""
+    left = {each.mark.fingerprint: each for each in of}
+    for mark in exceptions.waiting_jobs(source, func_ids, 0, 1) if left else ():
+        left.pop(mark.fingerprint, None)
+    return list(left.values())
+
+
 def _is_of(moved: Mark, failed: Candidate) -> bool:
     """Whether the newest failure is one of a job that has crossed since; a later one is the end of another job.
 

@@ -15,11 +15,15 @@ import pytest
 
 from migrate import config
 from migrate.engine import final_failures
+from migrate.engine.failures import FailuresImport
+from migrate.engine.results import Tally
 from migrate.engine.routing import Routing
+from migrate.engine.stopping import Stop
 from migrate.qudo import exceptions
 from migrate.qudo.exceptions import Mark
 from migrate.qudo.source import Source
 from migrate.resque import lua
+from migrate.resque.target import Target
 from tests.conftest import WriteConfig
 from tests.integration.conftest import SECRET_ARGUMENT, Run
 from tests.integration.reports import Report
@@ -377,6 +381,62 @@ def test_a_job_whose_retry_a_worker_completes_meanwhile_is_not_imported(
         candidates = list(final_failures.candidates(source, list(routing.funcs)))
     assert database.count() == 0
     assert candidates == [[]]
+
+
+def test_a_job_that_a_rollback_puts_back_meanwhile_is_not_imported(
+    innodb: MariaDBDatabase,
+    redis_server: RedisServer,
+    resque: Resque,
+    write_config: WriteConfig,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has left `job` when that is read, and the outbox when that is."""
+    enqueue(innodb, MAIL, b'{"n":1}')
+    loaded = config.load(write_config([innodb], redis_server))
+    assert run().counts == {"moved": 1, "handed_off": 1}
+    failed(innodb, b'{"n":1}')
+    read_moved = exceptions.moved_jobs
+
+    def moved(*where: Any) -> Iterator[Mark]:
+        innodb.execute("DELETE FROM qudo_migrate_outbox")
+        enqueue(innodb, MAIL, b'{"n":1}')
+        yield from read_moved(*where)
+
+    monkeypatch.setattr(exceptions, "moved_jobs", moved)
+    with importing(innodb, redis_server, loaded) as failures:
+        failures.run(config.FailureImport.FINAL)
+    assert (innodb.count(), resque.failed()) == (1, [])
+
+
+def test_what_has_crossed_is_read_once_by_a_process_that_goes_on(
+    innodb: MariaDBDatabase, redis_server: RedisServer, resque: Resque, write_config: WriteConfig, run: Run
+) -> None:
+    fill(innodb, 500, arg='{"n":{n}}')
+    loaded = config.load(write_config([innodb], redis_server))
+    assert run().counts == {"moved": 500, "handed_off": 500}
+    innodb.execute(
+        "INSERT INTO exception_log (func_id, message, arg, exception_time)"
+        " SELECT func_id, 'died', arg, moved_at - 10 FROM qudo_migrate_outbox"
+    )
+    read = []
+    with importing(innodb, redis_server, loaded) as failures:
+        for _ in range(3):  # notes them; asks whether they are noted; knows it
+            before = _rows_read(innodb)
+            failures.run(config.FailureImport.FINAL)
+            read.append(_rows_read(innodb) - before)
+    assert read[2] < read[1] - 900, read
+    assert resque.failed() == []
+
+
+@contextlib.contextmanager
+def importing(database: Database, server: RedisServer, loaded: config.Config) -> Iterator[FailuresImport]:
+    """The import of one source, as `follow` keeps it."""
+    source, target = Source("main", database.url), Target.open(server.url, "resque")
+    routing = Routing(source, loaded)
+    routing.refresh()
+    with contextlib.closing(source), contextlib.closing(target):
+        yield FailuresImport(source, target, routing, Tally(), Stop())
 
 
 def test_a_job_that_an_operator_puts_back_crosses_as_a_job(
