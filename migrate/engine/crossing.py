@@ -193,7 +193,7 @@ class Crossing:
                 self._step_around(chunk, self._remaining)
             raise
         self._size.took(len(chunk), time.monotonic() - began)
-        self._stored_decisions.update({candidate.decision for candidate in candidates} if moved.seqs else ())
+        self._stored_decisions.update([each.decision for each in candidates if each.seq in moved.seqs])
         if moved.waiting and self._remaining is not None:
             rows = {each.candidate.row.id: each.candidate.row for each in chunk}
             for waiter in moved.waiting:
