@@ -226,6 +226,30 @@ def test_any_calls_push_each_job_once(
     pushing.target.close()
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.integers(1, 2)), min_size=1, max_size=5))
+def test_runs_of_jobs_are_pushed_once_wherever_their_bytes_begin_and_end(
+    redis: Redis, redis_server: RedisServer, calls: list[tuple[int, int, int]]
+) -> None:
+    """Runs that meet bits of others in their first, their last or any byte; two queues by turns break them up."""
+    redis.flushall()
+    pushing = Pushing(redis_server.url)
+    known: set[int] = set()
+    expected: dict[str, list[int]] = {"mail": [], "other": []}
+    for first, count, queues in calls:
+        seqs = range(first, first + count)
+        done = pushing([job(seq, "mail" if seq % queues == 0 else "other") for seq in seqs])
+        new = [seq for seq in seqs if seq not in known]
+        for seq in new:
+            expected["mail" if seq % queues == 0 else "other"].append(seq)
+        known.update(new)
+        assert done == HandedOff(len(new), count - len(new))
+    for queue, seqs_there in expected.items():
+        assert [Identity.parse(each.identity).seq for each in pushing.resque.queue(queue)] == seqs_there
+    assert ledger.delivered(pushing.target, BATCH, 0, 65_535) == known
+    pushing.target.close()
+
+
 # --- many and large -------------------------------------------------------------------------------------------------
 
 
