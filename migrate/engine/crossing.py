@@ -192,7 +192,7 @@ class Crossing:
             if self._remaining is not None and locked:
                 self._step_around(chunk, self._remaining)
             raise
-        self._size.took(len(chunk), time.monotonic() - began)
+        self._size.took(len(chunk), time.monotonic() - began - turn.waited_seconds)
         self._stored_decisions.update([each.decision for each in candidates if each.seq in moved.seqs])
         if moved.waiting and self._remaining is not None:
             rows = {each.candidate.row.id: each.candidate.row for each in chunk}

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 _Row = TypeVar("_Row")
 
-#: Seconds that one move's transaction should take.
+#: Seconds of work that one move's transaction should hold; it may wait as long again for the one before it.
 TARGET_SECONDS = 0.1
 #: Rows: where a drain starts, and what it never goes below.
 FIRST_ROWS = 500

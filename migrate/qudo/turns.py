@@ -7,6 +7,7 @@ their order, and no chunk leaves `job` before the one in front of it. Knows noth
 from __future__ import annotations
 
 import threading
+import time
 
 from migrate.errors import Contention
 
@@ -21,6 +22,7 @@ class Turn:
         self._ended = threading.Event()
         self._committed = False
         self.let_down = False  #: it couldn't commit only because the one in front has not
+        self.waited_seconds = 0.0  #: that it was ready to commit before it might
 
     def begin(self) -> None:
         """Wait until the move in front has locked and recorded what it takes, or has ended."""
@@ -35,7 +37,9 @@ class Turn:
         """Wait for the end of the move in front. Raises Contention where that one has not moved its rows."""
         if self._before is None:
             return
+        ready = time.monotonic()
         self._before._ended.wait()
+        self.waited_seconds = time.monotonic() - ready
         if not self._before._committed:
             self.let_down = True
             raise Contention("the chunk in front of this one did not move")
