@@ -13,7 +13,6 @@ import msgspec
 from migrate.config import FailureImport
 from migrate.engine import binding as pair
 from migrate.engine import final_failures
-from migrate.engine.final_failures import Candidate
 from migrate.engine.results import Tally
 from migrate.engine.routing import Routing
 from migrate.engine.stopping import Stop
@@ -21,16 +20,18 @@ from migrate.errors import Interrupted, Untranslatable
 from migrate.failpoints import reach
 from migrate.jobs import QudoFailure, ResqueFailure
 from migrate.qudo import binding, exceptions
+from migrate.qudo.exceptions import Bucket, Mark
 from migrate.qudo.source import Source
 from migrate.resque import failures as resque_failures
+from migrate.resque.failures import Seen
 from migrate.resque.target import Target
 from migrate.translate import fingerprint
 
 #: Rows, and bytes of them, that one push carries.
 PUSH_ROWS = 200
 PUSH_BYTES = 4 * 1024 * 1024
-#: Rows that are known to be noted, as far as one process remembers: about 60 bytes each.
-MOST_NOTED = 200_000
+#: Rows that are open of which an import leaves a note; with more, the next one reads all.
+MOST_OPEN = 1000
 #: The finding of a row whose push nothing has proved durable: it keeps its mark, and is known to the ledger.
 NOT_MARKED = "failures imported, not marked as retried: this Redis gives no proof that it has them on disk"
 
@@ -49,8 +50,9 @@ class FailuresImport:
         self._tally = tally
         self._stop = stop
         self._entered: list[ResqueFailure] = []  # rows that Redis has now, without their texts
-        self._noted: set[int] = set()  # hashes of rows whose job is known to have crossed: `follow` asks once
         self._stay: set[tuple[str, str]] = set()  # findings of rows that can't be expressed
+        self._inexpressible: set[int] = set()  # ids of those that were met last
+        self._seen: tuple[str, list[Bucket], set[int]] | None = None  # by the last selection: rule, table, open rows
 
     def run(self, mode: FailureImport) -> None:
         """Import what `mode` says. Raises Interrupted between pushes, and the servers' errors."""
@@ -60,6 +62,8 @@ class FailuresImport:
                 self._push(failures)
                 self._entered += [_header(failure) for failure in failures]
             self._note(crossed)
+        if self._seen is not None:
+            self._remember(*self._seen)
 
     def look(self, mode: FailureImport, *, has_our_tables: bool) -> None:
         """Count what `run` would import now. Writes nothing. Raises Interrupted, and the servers' errors."""
@@ -69,9 +73,15 @@ class FailuresImport:
     def note_crossed(self) -> None:
         """Note all failures whose job is in the outbox: once that row is purged, nothing else tells that it crossed."""
         func_ids = list(self._routing.funcs)
-        for candidates in final_failures.newest(self._source, func_ids):
-            unknown = self._unknown(candidates, enters=False)
+        for marks in final_failures.newest(self._source, func_ids):
+            unknown = self._unknown(marks, enters=False)
             self._note(final_failures.crossed(self._source, func_ids, unknown))
+
+    def _remember(self, rule: str, buckets: Sequence[Bucket], still_open: set[int]) -> None:
+        """So that the next import reads what has changed since. What is imported is open until it has its mark."""
+        ids = sorted(still_open.union(failure.id for failure in self._entered))
+        seen = None if len(ids) > MOST_OPEN else Seen({bucket.first: bucket.digest for bucket in buckets}, ids)
+        resque_failures.remember(self._target, self._source.name, rule, seen)
 
     def _selected(self, mode: FailureImport, *, has_our_tables: bool) -> Iterator[tuple[list[int], list[int]]]:
         """Ids, ascending, of rows that the ledger doesn't know: to be imported, and only to be noted, in parts."""
@@ -83,31 +93,48 @@ class FailuresImport:
         if unknown := exceptions.of_unknown_funcs(self._source, self._routing.names):
             self._tally.findings["(all)", UNKNOWN_FUNC] = unknown
         func_ids = [func_id for func_id, routed in self._routing.funcs.items() if routed.moves]
-        select = final_failures.unmarked if mode is FailureImport.ALL else final_failures.candidates
-        for candidates in select(self._source, func_ids):
-            new = self._unknown(candidates, enters=True)
-            crossed: list[int] = []
-            if new and mode is FailureImport.FINAL:
-                crossed = final_failures.crossed(self._source, func_ids, new) if has_our_tables else []
-                new = final_failures.gone(self._source, func_ids, new)
-            yield sorted({each.mark.id for each in new}.difference(crossed)), crossed
+        self._seen = None
+        if mode is FailureImport.ALL:
+            for marks in final_failures.unmarked(self._source, func_ids):
+                yield sorted(mark.id for mark in self._unknown(marks, enters=True)), []
+            return
+        yield from self._final(func_ids, has_our_tables=has_our_tables)
 
-    def _unknown(self, candidates: Sequence[Candidate], *, enters: bool) -> list[Candidate]:
+    def _final(self, func_ids: Sequence[int], *, has_our_tables: bool) -> Iterator[tuple[list[int], list[int]]]:
+        rule = ",".join(map(str, sorted(func_ids)))
+        buckets = exceptions.buckets(self._source)  # first: what comes meanwhile has changed since
+        before = resque_failures.seen(self._target, self._source.name, rule)
+        chosen = final_failures.look(buckets, None if before is None else before.buckets, before.open if before else ())
+        still_open: set[int] = set()
+        for part in final_failures.candidates(self._source, func_ids, chosen):
+            new = self._unknown(part.candidates, enters=True)
+            still_open |= part.open | self._inexpressible
+            left, crossed = new, []
+            if new:
+                crossed = final_failures.crossed(self._source, func_ids, new) if has_our_tables else []
+                left = final_failures.gone(self._source, func_ids, new)
+            waiting = {mark.id for mark in new}.difference(mark.id for mark in left)
+            still_open |= waiting
+            yield sorted({mark.id for mark in left}.difference(crossed)), crossed
+        self._seen = rule, buckets, still_open
+
+    def _unknown(self, marks: Sequence[Mark], *, enters: bool) -> list[Mark]:
         """Those that the ledger doesn't know. `enters`: keep what was imported, leave out what can't be expressed."""
-        by_id = {each.mark.id: each for each in candidates if hash(each.mark) not in self._noted}
-        unknown: list[Candidate] = []
+        by_id = {mark.id: mark for mark in marks}
+        unknown: list[Mark] = []
+        self._inexpressible = set()
         for rows in self._pages(sorted(by_id)):
             failures = [ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows]
             known = resque_failures.known(self._target, self._source.name, failures)
             if enters:
                 self._entered += [failure for failure in failures if failure.id in known.imported]
-            if len(self._noted) < MOST_NOTED:
-                self._noted.update(hash(by_id[row_id].mark) for row_id in known.crossed)
             for row in rows:
                 if row.id in known.imported or row.id in known.crossed:
                     continue
                 if not enters or self._translate(row) is not None:
                     unknown.append(by_id[row.id])
+                else:
+                    self._inexpressible.add(row.id)
         return unknown
 
     def _note(self, ids: Sequence[int]) -> None:

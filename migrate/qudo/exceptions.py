@@ -31,6 +31,8 @@ from migrate.qudo.source import Source
 log = tables.exception_log.c
 status = tables.job_status.c
 
+#: Ids of one bucket.
+BUCKET_ROWS = 4096
 #: Rows whose fingerprints one statement reads.
 MARKS_PER_PAGE = 5000
 #: Fingerprints that one statement names, so that the server sends only rows that have one of them.
@@ -51,11 +53,13 @@ class Mark(NamedTuple):
     put_back: int = 0  #: when a worker had put the job back after a failure, by that worker's clock; 0: never
 
 
-class Rows(NamedTuple):
-    """How many rows of `exception_log`."""
+class Bucket(NamedTuple):
+    """Rows of `exception_log` whose ids are neighbours."""
 
-    all: int
+    first: int  #: the lowest id that it can have
+    rows: int
     unmarked: int  #: nobody has put them back, and they aren't imported
+    digest: str  #: another one where a row came, went, got its mark or lost it
 
 
 def _fingerprint(table: Table) -> ColumnElement[str]:
@@ -69,9 +73,18 @@ def _fingerprint(table: Table) -> ColumnElement[str]:
     return func.sha2(cast(table.c.func_id, String(20)) + literal(":") + key + literal(":") + arg, 224)
 
 
-def failures(source: Source, func_ids: Collection[int], part: int, parts: int) -> Iterator[Mark]:
-    """The marks of all rows of these funcs, by id. `time`: when it failed."""
-    yield from _marks(source, tables.exception_log, log.exception_time, log.retried, func_ids, part, parts)
+def failures(
+    source: Source, func_ids: Collection[int], part: int, parts: int, since: int = 0, also: Sequence[int] = ()
+) -> Iterator[Mark]:
+    """The marks of rows of these funcs, by id: of those from the id `since` on, and of some others.
+
+    `time`: when it failed.
+    """
+    table = tables.exception_log
+    if also:
+        chosen = log.id.in_(also)
+        yield from _marks(source, table, log.exception_time, log.retried, func_ids, part, parts, chosen)
+    yield from _marks(source, table, log.exception_time, log.retried, func_ids, part, parts, first=since)
 
 
 def of_unknown_funcs(source: Source, names: Collection[int]) -> int:
@@ -99,13 +112,29 @@ def completed_jobs(source: Source, func_ids: Collection[int], part: int, parts: 
     yield from _marks(source, tables.job_status, status.job_start_time, None, func_ids, part, parts, condition)
 
 
-def count(source: Source, func_ids: Collection[int]) -> Rows:
-    """How many rows there are of these funcs."""
-    unmarked = func.coalesce(func.sum(case((log.retried == 0, 1), else_=0)), 0)
-    query = select(func.count(), unmarked).where(log.func_id.in_(sorted(func_ids)))
+def buckets(source: Source) -> list[Bucket]:
+    """The whole table, digested by the server: no row travels, and no arg is looked at."""
+    first = log.id - log.id % BUCKET_ROWS
+    mixed = (log.id % 65521 + 1) * (log.exception_time % 1000003 + 1)
+    unmarked = func.sum(case((log.retried == 0, 1), else_=0))
+    query = select(first, func.count(), unmarked, func.sum(mixed)).group_by(first).order_by(first)
     with source.reading() as connection:
-        row = connection.execute(query).one()
-    return Rows(int(row[0]), int(row[1]))
+        return [
+            Bucket(int(row[0]), int(row[1]), int(row[2]), f"{row[1]}:{row[2]}:{row[3]}")
+            for row in connection.execute(query)
+        ]
+
+
+def failed_between(source: Source, mark: Mark, since: int) -> bool:
+    """Whether the same job, or one like it, has an older row from that second on, up to this one's."""
+    query = (
+        select(log.id)
+        .where(log.exception_time.between(since, mark.time), log.id < mark.id)
+        .where(_fingerprint(tables.exception_log) == f"{mark.fingerprint:056x}")
+        .limit(1)
+    )
+    with source.reading() as connection:
+        return connection.execute(query).first() is not None
 
 
 def moved_jobs(source: Source, func_ids: Collection[int], fingerprints: Collection[int], since: int) -> Iterator[Mark]:
@@ -175,8 +204,9 @@ def _marks(
     part: int,
     parts: int,
     condition: ColumnElement[bool] | None = None,
+    first: int = 0,
 ) -> Iterator[Mark]:
-    after = 0
+    after = first - 1
     flag = literal(0) if retried is None else retried
     while True:
         query = (

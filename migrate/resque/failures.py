@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from migrate.jobs import ResqueFailure
 from migrate.resque import lua
 from migrate.resque.handoff import BEHIND_SECONDS, HandedOff, outcome
@@ -19,6 +21,8 @@ from migrate.resque.target import Target
 
 #: Rows of one bucket of the ledger.
 BUCKET_ROWS = 100
+#: Choices of funcs for which it is remembered what was seen: funcs come, and `--func` chooses.
+MOST_RULES = 50
 #: Behind the fingerprint of a row whose job has crossed.
 _CROSSED = b"c"
 
@@ -40,6 +44,38 @@ def enter(target: Target, source: str, failures: Sequence[ResqueFailure], *, tar
     script = lua.source("guard", "failures")
     reply = target.run(script, [keys.target_id, keys.beat, keys.failed, *buckets], arguments)
     return outcome(reply, target, target_id, beat)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a complete import has left of `exception_log`: nothing is to be done for rows that stand as they stood then.
+
+    It is written behind what that import has pushed and noted, so a Redis that forgets those has forgotten this too.
+    """
+
+    buckets: dict[int, str]  #: by the id of the first row that one can have: a digest of its rows
+    open: list[int]  #: ids of rows that something may still become of: ask again
+
+
+def seen(target: Target, source: str, rule: str) -> Seen | None:
+    """What the last import of these funcs (`rule` names them) has seen; None: none has ended, or it isn't known."""
+    with target.commands() as client:
+        text: bytes | None = client.hget(target.keys.failures_seen(source), rule)  # type: ignore[assignment]
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Seen)
+    except msgspec.DecodeError:  # another version's
+        return None
+
+
+def remember(target: Target, source: str, rule: str, what: Seen | None) -> None:
+    """Note what was seen; None: forget it."""
+    key = target.keys.failures_seen(source)
+    with target.commands() as client:
+        if what is None:
+            client.hdel(key, rule)
+        elif client.hexists(key, rule) or int(client.hlen(key)) < MOST_RULES:
+            client.hset(key, rule, msgspec.json.encode(what))
 
 
 class Known(NamedTuple):

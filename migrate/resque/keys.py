@@ -73,6 +73,10 @@ class Keys:
         """A counter: `processed`, `failed`, or either of one worker, `processed:<id>`."""
         return self._of(f"stat:{name}")
 
+    def failures_seen(self, source: str) -> bytes:
+        """What imports have seen of a source's `exception_log`, by the funcs that they were for."""
+        return self._of(f"{OURS}:failures_seen:{source}")
+
     def failure_ledger(self, source: str, bucket: int) -> bytes:
         """The hash of the imported rows of one bucket: row within the bucket -> fingerprint."""
         return self._of(f"{OURS}:failures:{source}:{bucket}")
