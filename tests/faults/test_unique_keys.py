@@ -31,7 +31,7 @@ def test_of_one_key_never_two_jobs_are_pending_while_workers_take_them(
         with contextlib.suppress(IntegrityError):  # Qudo refuses a third while the second waits
             books.enqueue(uniqkey=KEY)
         running = cli.start("run", "--json", "--in-flight-wait", "60")
-        running.wait_for("waiting for their uniqkey")
+        running.wait_for("waiting for a uniqkey")
         assert resque.length() == 1
 
         job = worker.pop(QUEUE)

@@ -82,7 +82,7 @@ def test_a_second_job_waits_while_the_first_is_delayed(
 def test_in_flight_wait_also_waits_for_a_key(database: Database, crossed: int, resque: Resque, cli: Cli) -> None:
     second = enqueue(database, "Worker::Mail", b"[2]", "鮎-1")
     running = cli.start("run", "--json", "--in-flight-wait", "60")
-    running.wait_for("waiting for their uniqkey")
+    running.wait_for("waiting for a uniqkey")
 
     ResqueWorker(resque).pop("worker_mail")
 
