@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 GIGABYTE = 1e9
 #: Bytes of Redis's replication and of the append-only file for a job, beside its payload.
-COMMAND_BYTES = 60
+COMMAND_BYTES = 10
 #: Microseconds of `plan` for a row of `job`.
 PLAN_US = 0.6
 #: Bytes of a job's row in `job` and in the outbox beside its arg, as InnoDB stores it.
@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("--arg-bytes", type=int, default=200)
     parser.add_argument("--workers-per-second", type=float, default=0, help="jobs that all workers finish")
     parser.add_argument("--redis-gigabytes", type=float, default=512, help="memory of each Redis")
-    parser.add_argument("--source-jobs-per-second", type=float, default=20_000, help="measured: scripts/bench")
-    parser.add_argument("--migrator-us", type=float, default=22)
-    parser.add_argument("--mysql-us", type=float, default=20)
-    parser.add_argument("--redis-us", type=float, default=3.5)
+    parser.add_argument("--source-jobs-per-second", type=float, default=30_000, help="measured: scripts/bench")
+    parser.add_argument("--migrator-us", type=float, default=15)
+    parser.add_argument("--mysql-us", type=float, default=22)
+    parser.add_argument("--redis-us", type=float, default=2.5)
     parser.add_argument("--payload-bytes", type=float, default=131)
     parser.add_argument("--list-bytes", type=float, default=22)
     parser.add_argument("--ledger-bytes", type=float, default=0.16)
