@@ -5,7 +5,6 @@ Writes to the source and to our keys in Redis. Knows nothing of what was taken w
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from migrate.errors import Contention, Interrupted, Refused
 from migrate.failpoints import reach
 from migrate.identities import Identities
 from migrate.jobs import Identity
+from migrate.parts import in_parts
 from migrate.qudo import returning, returning_leased
 from migrate.qudo.source import Source
 from migrate.resque import durability, taking
@@ -90,9 +90,8 @@ class GivingBack:
         finally:
             self._forget(done, natives=False)
         done = Identities()
-        waiting = iter(on_their_way.natives)
         try:
-            while some := list(itertools.islice(waiting, DEFAULT_CAP)):
+            for some in in_parts(on_their_way.natives, DEFAULT_CAP):
                 for jobs in self._parts(some):
                     done.update(self._natives.chunk(jobs))
                     self._reporter.advanced(self._source.name, len(jobs))
@@ -155,8 +154,7 @@ class GivingBack:
         facts = self._source.facts()
         if not self._source.is_sqlite and facts.flush_at_commit != 1:
             time.sleep(FLUSH_SECONDS)  # a commit that MySQL forgets must find its job still on its way
-        ended = iter(done)
-        while part := list(itertools.islice(ended, taking.CALL_JOBS)):
+        for part in in_parts(done, taking.CALL_JOBS):
             self._taking.forget(part, natives=natives)
             reach("rollback.forgotten")
 

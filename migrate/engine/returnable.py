@@ -7,7 +7,6 @@ alike in class and args will do, each for one row: jobs alike are worth the same
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from migrate.engine.routing import Routing
 from migrate.errors import Untranslatable
 from migrate.identities import Identities, Told
 from migrate.jobs import Identity
+from migrate.parts import in_parts
 from migrate.qudo import outbox, returning
 from migrate.qudo.outbox import Chunk
 from migrate.qudo.returning import Crossed
@@ -83,8 +83,7 @@ class Returnable:
             identity = self._own_identity(payload)
             if identity is not None:
                 self._begun.add(identity)
-        begun = iter(self._begun)
-        while some := list(itertools.islice(begun, _BEGUN_PER_READ)):
+        for some in in_parts(self._begun, _BEGUN_PER_READ):
             for identity in self._chosen(some):
                 self._stays.tell(identity, "started")
 

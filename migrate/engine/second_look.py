@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from migrate.engine.comparing import PURGED, ROWS_PER_READ, Comparison
 from migrate.engine.outbox_gone import bit, taken_bits
 from migrate.engine.stopping import Stop
 from migrate.errors import Interrupted
 from migrate.jobs import Identity
+from migrate.parts import in_parts
 from migrate.resque import entries, ledger
 from migrate.resque.entries import Entry
 from migrate.resque.looking import SECOND_LOOK_SECONDS, Place
@@ -174,7 +174,7 @@ class SecondLook:
         """Entries that appeared since the first look account for jobs that it didn't find."""
         used: Counter[int] = Counter()
         for comparison in self._comparisons.values():
-            for part in _parts(self._unfound(comparison)):
+            for part in in_parts(self._unfound(comparison), ROWS_PER_READ):
                 found: dict[Identity, Place] = {}
                 for identity, batch in part:
                     work = batch.word(identity.seq) & content.NUMBER
@@ -231,7 +231,7 @@ class SecondLook:
 
     @staticmethod
     def _duplicated(comparison: Comparison, copies: Iterable[_Copies]) -> None:
-        for part in _parts(sorted(copies)):
+        for part in in_parts(sorted(copies), ROWS_PER_READ):
             rows = comparison.rows([each.identity for each in part])
             for each in part:
                 row = rows.get(each.identity)
@@ -245,7 +245,7 @@ class SecondLook:
         for counts in comparison.counts.values():
             counts["missing"] += counts.pop("consumed", 0)
         listed = 0
-        for part in _parts(self._unfound(comparison)):
+        for part in in_parts(self._unfound(comparison), ROWS_PER_READ):
             if not self._findings.has_room(Kind.MISSING):
                 break
             for identity, (row, _, func) in sorted(comparison.rows([identity for identity, _ in part]).items()):
@@ -281,12 +281,3 @@ class SecondLook:
                         outbox=Identity(batch.number, seq).text,
                     )
         return found
-
-
-_Each = TypeVar("_Each")
-
-
-def _parts(each: Iterable[_Each]) -> Iterator[list[_Each]]:
-    iterator = iter(each)
-    while part := list(islice(iterator, ROWS_PER_READ)):
-        yield part

@@ -9,7 +9,6 @@ durable fence, to have forgotten that the job is on its way.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 from migrate.failpoints import reach
 from migrate.identities import Identities
 from migrate.jobs import Identity
+from migrate.parts import in_parts
 from migrate.qudo import tables
 from migrate.qudo.outbox import Chunk
 from migrate.qudo.picking import UNCACHED, among, id_lists
@@ -248,8 +248,7 @@ def _behind(after: Identity) -> Select[Any]:
 
 def drop_notes(source: Source, identities: Iterable[Identity]) -> None:
     """Delete notes of jobs that Redis has durably forgotten to be on their way. Safe to repeat."""
-    listed = iter(identities)
-    while page := list(itertools.islice(listed, PAGE_ROWS)):
+    for page in in_parts(identities, PAGE_ROWS):
         with source.writing() as connection:
             forget_notes(source, connection, page)
 

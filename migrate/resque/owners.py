@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
+from migrate.parts import in_parts
 from migrate.resque import ledger
 from migrate.resque.target import Target
 
@@ -33,8 +33,7 @@ def owner(target: Target, batch: int) -> str | None:
 def bits(target: Target, batches: Sequence[int]) -> dict[int, bytes]:
     """The ledger of these batches as it is now."""
     found: dict[int, bytes] = {}
-    left = iter(batches)
-    while part := list(islice(left, BITMAPS_PER_READ)):
+    for part in in_parts(batches, BITMAPS_PER_READ):
         found.update(ledger.bitmaps(target, part))
     return found
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from migrate.identities import Identities
 from migrate.jobs import Identity
+from migrate.parts import in_parts
 from migrate.resque import lua
 from migrate.resque.handoff import BEHIND_SECONDS, outcome
 from migrate.resque.target import Target
@@ -176,10 +177,9 @@ def count_returning(target: Target, source: str) -> tuple[int, int]:
 
 def returning_of(target: Target, source: str, identities: Iterable[Identity]) -> set[Identity]:
     """Those of some jobs of a source that are on their way back to Qudo."""
-    listed, key = sorted(identities), target.keys.returning(source)
+    key = target.keys.returning(source)
     found: set[Identity] = set()
-    for start in range(0, len(listed), CALL_JOBS):
-        part = listed[start : start + CALL_JOBS]
+    for part in in_parts(identities, CALL_JOBS):
         with target.commands() as client, client.pipeline(transaction=False) as pipe:
             for identity in part:
                 pipe.hexists(key, identity.text)
