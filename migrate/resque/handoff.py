@@ -5,9 +5,7 @@ Everything that must be atomic is in `lua/handoff.lua`; this module only builds 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from migrate.errors import PausesChanged, ServerError, Unavailable, UsageError
@@ -112,21 +110,15 @@ def wrong_type(target: Target, key: bytes, kind: bytes) -> UsageError:
 
 def _calls(jobs: Sequence[ResqueJob]) -> Iterator[Sequence[ResqueJob]]:
     """Cut jobs into calls bounded in jobs and bytes."""
-    for first in range(0, len(jobs), CALL_JOBS):
-        part = jobs[first : first + CALL_JOBS]
-        weights = [len(job.payload) + len(job.delayed or b"") for job in part]
-        start = 0
-        while start < len(part):
-            end = start + _how_many(weights, start)
-            yield part[start:end]
-            start = end
-
-
-def _how_many(weights: Sequence[int], start: int) -> int:
-    """How many jobs from `start` on fit into a call: one at least."""
-    if start == 0 and sum(weights) <= CALL_BYTES:
-        return len(weights)
-    return max(1, bisect_right([*accumulate(weights[start:])], CALL_BYTES))
+    start = size = 0
+    for place, job in enumerate(jobs):
+        weight = len(job.payload) + len(job.delayed or b"")
+        if place > start and (place - start >= CALL_JOBS or size + weight > CALL_BYTES):
+            yield jobs[start:place]
+            start, size = place, 0
+        size += weight
+    if start < len(jobs):
+        yield jobs[start:]
 
 
 def _call(

@@ -69,29 +69,35 @@ end
 local now = tonumber(redis.call('TIME')[1])
 local ledger = KEYS[5]
 
--- Of the bits from `first` on, those before and behind the whole bytes among them: the bytes are `from` to `to` - 1.
-local function whole_bytes(first, count)
-  local from, to = math.ceil(first / 8), math.floor((first + count) / 8)
-  if from >= to then return nil end
-  return from, to
+-- The bits from `first` on as whole bytes, from one up to another without it, and the seqs at both ends that fill none.
+local function cut(first, count)
+  local behind = first + count
+  local from, to = math.ceil(first / 8), math.floor(behind / 8)
+  local ends = {}
+  if from >= to then
+    from, to = 0, 0
+    for seq = first, behind - 1 do ends[#ends + 1] = seq end
+  else
+    for seq = first, from * 8 - 1 do ends[#ends + 1] = seq end
+    for seq = to * 8, behind - 1 do ends[#ends + 1] = seq end
+  end
+  return from, to, ends
 end
 
 -- Whether none of these bits is set. Byte by byte, as one command a bit costs more than all the rest.
 local function is_clear(first, count)
-  local from, to = whole_bytes(first, count)
-  if from and redis.call('GETRANGE', ledger, from, to - 1):find('[^%z]') then return false end
-  for seq = first, first + count - 1 do
-    if not (from and seq >= from * 8 and seq < to * 8) and redis.call('GETBIT', ledger, seq) == 1 then return false end
+  local from, to, ends = cut(first, count)
+  if from < to and redis.call('GETRANGE', ledger, from, to - 1):find('[^%z]') then return false end
+  for _, seq in ipairs(ends) do
+    if redis.call('GETBIT', ledger, seq) == 1 then return false end
   end
   return true
 end
 
 local function set_bits(first, count)
-  local from, to = whole_bytes(first, count)
-  if from then redis.call('SETRANGE', ledger, from, string.rep('\255', to - from)) end
-  for seq = first, first + count - 1 do
-    if not (from and seq >= from * 8 and seq < to * 8) then redis.call('SETBIT', ledger, seq, 1) end
-  end
+  local from, to, ends = cut(first, count)
+  if from < to then redis.call('SETRANGE', ledger, from, string.rep('\255', to - from)) end
+  for _, seq in ipairs(ends) do redis.call('SETBIT', ledger, seq, 1) end
 end
 
 local values, runs = {}, {}
