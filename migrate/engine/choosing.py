@@ -166,7 +166,7 @@ class Chooser:
             if isinstance(moves, RowState):
                 self._stays(row, moves)
                 return None
-            arg = row.arg if row.arg is not None else reading.whole_arg(self._source, row)
+            arg = reading.whole_arg(self._source, row)
             identity = self._batches.take()
             translation = moves.form.fill(row.id, row.enqueue_time, arg, identity)
         except Untranslatable as error:

@@ -109,10 +109,8 @@ class FailuresImport:
         for part in final_failures.candidates(self._source, func_ids, chosen):
             new = self._unknown(part.candidates, enters=True)
             still_open |= part.open | self._inexpressible
-            left, crossed = new, []
-            if new:
-                crossed = final_failures.crossed(self._source, func_ids, new) if has_our_tables else []
-                left = final_failures.gone(self._source, func_ids, new)
+            crossed = final_failures.crossed(self._source, func_ids, new) if has_our_tables else []
+            left = final_failures.gone(self._source, func_ids, new)
             waiting = {mark.id for mark in new}.difference(mark.id for mark in left)
             still_open |= waiting
             yield sorted({mark.id for mark in left}.difference(crossed)), crossed
@@ -124,7 +122,7 @@ class FailuresImport:
         unknown: list[Mark] = []
         self._inexpressible = set()
         for rows in self._pages(sorted(by_id)):
-            failures = [ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows]
+            failures = [_textless(row) for row in rows]
             known = resque_failures.known(self._target, self._source.name, failures)
             if enters:
                 self._entered += [failure for failure in failures if failure.id in known.imported]
@@ -139,7 +137,7 @@ class FailuresImport:
 
     def _note(self, ids: Sequence[int]) -> None:
         for rows in self._pages(ids):
-            self._push([ResqueFailure(row.id, row.time, fingerprint(row), None) for row in rows])
+            self._push([_textless(row) for row in rows])
 
     def _translated(self, ids: Sequence[int]) -> Iterator[list[ResqueFailure]]:
         """The failures as Resque has them, in pages."""
@@ -198,6 +196,11 @@ class FailuresImport:
     def leave_unmarked(self) -> None:
         """Say that the rows keep their state: a crash of Redis could still forget the failures."""
         self._tally.findings["(all)", NOT_MARKED] += len(self._entered)
+
+
+def _textless(row: QudoFailure) -> ResqueFailure:
+    """By what the ledger knows the row; pushed, it is only noted."""
+    return ResqueFailure(row.id, row.time, fingerprint(row), None)
 
 
 def _header(failure: ResqueFailure) -> ResqueFailure:

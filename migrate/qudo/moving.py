@@ -128,12 +128,12 @@ def _lock_unchanged(source: Source, connection: Connection, candidates: Sequence
     while parts:
         part = parts.pop()
         ids = listed([candidate.row.id for candidate in part])
-        count, text = tuple(template(source, locking).execute(connection, ids=ids).one())
+        count, lines = tuple(template(source, locking).execute(connection, ids=ids).one())
         expected = [f"{candidate.row.header} {_COMPLETE}" for candidate in part]
-        if text == _LINE_END.join(expected):
+        if lines == _LINE_END.join(expected):
             kept += part
             continue
-        found = text.split(_LINE_END) if count else []
+        found = lines.split(_LINE_END) if count else []
         if count > 1 and (len(found) < count or not found[-1].endswith(_COMPLETE)):  # cut short
             parts += (part[len(part) // 2 :], part[: len(part) // 2])
         else:
@@ -215,8 +215,8 @@ def taking_away(source: Source) -> TextClause | Delete:
     )
     if source.is_sqlite:
         return delete(tables.job).where(job.id.in_(copied))
-    listed = copied.compile(dialect=source.dialect)
-    return text(f"DELETE job FROM ({listed}) AS listed STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id")
+    query = copied.compile(dialect=source.dialect)
+    return text(f"DELETE job FROM ({query}) AS listed STRAIGHT_JOIN job FORCE INDEX (PRIMARY) ON job.id = listed.id")
 
 
 def _take_away(source: Source, connection: Connection, record: Chunk) -> None:

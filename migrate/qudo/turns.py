@@ -46,9 +46,8 @@ class Turn:
         self._before = None
 
     def committed(self) -> None:
-        """The rows have left `job`."""
+        """The rows have left `job`; `ended` follows."""
         self._committed = True
-        self.ended()
 
     def ended(self) -> None:
         """The move is over, whatever became of it."""
