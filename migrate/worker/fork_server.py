@@ -44,10 +44,6 @@ class Role(Enum):
     CHILD = auto()
 
 
-class _Ends(Exception):
-    """The template is to end."""
-
-
 class Template(Slot):
     """A place of the pool whose process forks a fork server for whoever connects."""
 
@@ -88,10 +84,9 @@ class Template(Slot):
         for number in ALL:
             signal.signal(number, self._heed)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps fork servers
-        with contextlib.suppress(_Ends):
-            self._prepare()
-            telling.ready()
-            self._accept(self._ours, telling)
+        self._prepare()
+        telling.ready()
+        self._accept(self._ours, telling)
         self._ours.close()  # whoever would connect sees that nobody is there
         with contextlib.suppress(ChildProcessError):
             while True:  # fork servers end with their workers; orphans would be left to a process that may not reap
@@ -110,7 +105,7 @@ class Template(Slot):
         gc.freeze()
 
     def _accept(self, pool: socket.socket, telling: Telling) -> None:
-        """Until nobody holds the other end any more."""
+        """Until nobody holds the other end any more, or the template is told to end."""
         while True:
             _, descriptors, _, _ = socket.recv_fds(pool, 1, 1)
             if not descriptors:
@@ -122,11 +117,12 @@ class Template(Slot):
     def _heed(self, number: int, _frame: FrameType | None) -> None:
         """TERM ends the template and a child's job; else a terminal or a group may be meant, and others decide.
 
-        A handler, since what is ignored would be ignored by all programs that a job starts.
+        A handler, since what is ignored would be ignored by all programs that a job starts. The template's raises
+        nothing: raised in a hook of os.fork, it would be printed and lost (seen).
         """
-        if number == signal.SIGTERM and self._role is Role.TEMPLATE:
-            self._role = Role.SERVER
-            raise _Ends
+        if number == signal.SIGTERM and self._role is Role.TEMPLATE and self._ours is not None:
+            with contextlib.suppress(OSError):  # it ends already
+                self._ours.shutdown(socket.SHUT_RD)
         if number == signal.SIGTERM and self._role is Role.CHILD:
             raise Terminated("the job was told to end")
 

@@ -190,3 +190,25 @@ def test_term_reaches_workers_that_have_just_begun(pool: Pool, cli: Cli) -> None
     command.send(signal.SIGTERM)
     assert command.wait(5).status == 0
     assert pool.workers == set()
+
+
+def test_term_in_the_middle_of_a_fork_is_not_lost_on_the_template(pool: Pool) -> None:
+    """What a handler raises inside a hook of os.fork is printed and forgotten: the template would stay for ever."""
+    pool.write("""
+POOL = os.getpid()
+job("Mail")(note)
+
+
+def told_while_it_forks():
+    if os.getppid() == POOL:
+        note("the template has forked")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+os.register_at_fork(after_in_parent=told_while_it_forks)
+""")
+    command = pool.start()
+    assert pool.ran == ["the template has forked"]
+    result = pool.end(command, signal.SIGTERM)
+    assert (result["done"], result["failed"]) == (0, 0)
+    assert "Traceback" not in command.stderr
